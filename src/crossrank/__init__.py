@@ -1,0 +1,5 @@
+"""Train and use cross-encoder rerankers."""
+
+from crossrank.errors import AssetError, CacheError, ConfigError, CrossrankError, DataError, ModelError
+
+__all__ = ["AssetError", "CacheError", "ConfigError", "CrossrankError", "DataError", "ModelError"]

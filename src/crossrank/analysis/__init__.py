@@ -1,0 +1,1 @@
+"""Reads runs/, never trains: what reports and notebooks import."""

@@ -1,0 +1,34 @@
+"""Figures of a run."""
+
+from typing import TYPE_CHECKING
+
+from crossrank.analysis.runs import RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def training_curve(run: RunFolder, axes: "Axes") -> None:
+    """Draw the training loss by optimizer step."""
+    loss = run.curve("train/loss")
+    axes.plot(loss.index, loss, color="tab:blue")
+    axes.set(xlabel="optimizer step", ylabel="training loss (mean since the last point)", title="Training loss")
+
+
+def evaluation_curves(run: RunFolder, metric: str, axes: "Axes") -> None:
+    """Draw a metric of every dataset by step, with the first stage as a dashed line of the same colour."""
+    chosen = run.evaluations[run.evaluations["metric"] == metric]
+    for dataset, rows in chosen.groupby("dataset", sort=False):
+        means = rows.groupby("step")[["value", "base_value"]].mean()
+        (line,) = axes.plot(means.index, means["value"], marker="o", label=str(dataset))
+        axes.plot(means.index, means["base_value"], linestyle="--", color=line.get_color(), alpha=0.6)
+    axes.set(xlabel="optimizer step", ylabel=metric, title=f"{metric} (dashed: first stage)")
+    axes.legend()
+
+
+def query_changes(run: RunFolder, metric: str, step: int, axes: "Axes") -> None:
+    """Draw how far each query moved from the first stage at one step, most hurt to most helped."""
+    rows = run.evaluations[(run.evaluations["metric"] == metric) & (run.evaluations["step"] == step)]
+    change = (rows["value"] - rows["base_value"]).sort_values().to_numpy()
+    axes.bar(range(len(change)), change, width=1.0, color=["tab:red" if value < 0 else "tab:green" for value in change])
+    axes.set(xlabel="query", ylabel=f"change of {metric}", title=f"Step {step} against the first stage, query by query")

@@ -1,0 +1,1 @@
+"""What happens around the training steps; each callback is a choice in conf/callbacks."""

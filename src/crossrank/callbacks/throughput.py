@@ -1,0 +1,102 @@
+"""Loss, learning rate and speed, every N optimizer steps; the progress bar and the log lines read from here."""
+
+import logging
+import sys
+import time
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import TQDMProgressBar
+from torchmetrics.aggregation import MeanMetric
+
+from crossrank.data.batch import PairBatch
+from crossrank.training.module import RerankerModule
+
+log = logging.getLogger(__name__)
+
+
+class Throughput(pl.Callback):
+    """Logs the mean loss since it last did, the lr just used, and pairs and tokens a second without evaluations.
+
+    It does so after the first optimizer step, every `every_n_steps` and after the last. Only then does the host wait
+    for the device.
+    """
+
+    def __init__(self, every_n_steps: int = 1000) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps counts optimizer steps and must be at least 1, got {every_n_steps}")
+        self.every_n_steps = every_n_steps
+        self._loss = MeanMetric()
+        self._pairs = self._tokens = 0
+        self._started = self._evaluated = 0.0
+        self._last_step = self._lr = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._loss = MeanMetric().to(pl_module.device)
+        self._last_step = trainer.global_step
+        self._reset(pl_module)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int) -> None:
+        """Note the lr that this step uses, before the schedule moves on."""
+        self._lr = trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Count the batch and log when it is time."""
+        assert isinstance(pl_module, RerankerModule)
+        assert isinstance(batch, PairBatch)
+        self._loss.update(pl_module.last_loss, weight=len(batch))
+        self._pairs += len(batch)
+        self._tokens += batch.tokens
+        step = trainer.global_step
+        due = step % self.every_n_steps == 0 or step in (1, trainer.max_steps)
+        if due and step != self._last_step:
+            self._last_step = step
+            self._log(trainer, pl_module, step)
+            self._reset(pl_module)
+
+    def _log(self, trainer: pl.Trainer, module: RerankerModule, step: int) -> None:
+        seconds = time.monotonic() - self._started - (module.evaluation_seconds - self._evaluated)
+        metrics = {
+            "train/loss": self._loss.compute().item(),
+            "train/lr": self._lr,
+            "train/pairs_per_second": self._pairs / seconds,
+            "train/tokens_per_second": self._tokens / seconds,
+        }
+        module.progress |= {
+            "loss": f"{metrics['train/loss']:.4f}",
+            "pairs/s": f"{metrics['train/pairs_per_second']:.0f}",
+            "tokens/s": f"{metrics['train/tokens_per_second']:.0f}",
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=step)
+        if trainer.progress_bar_callback is None or not trainer.progress_bar_callback.is_enabled:
+            log.info(
+                "step %d of %d: loss %s, %s pairs/s, %s tokens/s",
+                step, trainer.max_steps, module.progress["loss"], module.progress["pairs/s"], module.progress["tokens/s"],
+            )  # fmt: skip
+
+    def _reset(self, module: pl.LightningModule) -> None:
+        assert isinstance(module, RerankerModule)
+        self._loss.reset()
+        self._pairs = self._tokens = 0
+        self._started, self._evaluated = time.monotonic(), module.evaluation_seconds
+
+
+class RunProgress(TQDMProgressBar):
+    """Lightning's bar with loss, pairs/s, tokens/s and the last monitored value; silent where there is no terminal."""
+
+    def __init__(self, refresh_rate: int = 1) -> None:
+        super().__init__(refresh_rate=refresh_rate, leave=True)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Leave the log readable: no bar when standard error is a file."""
+        super().setup(trainer, pl_module, stage)
+        if not sys.stderr.isatty():
+            self.disable()
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, int | str | float | dict[str, float]]:
+        """Return what stands behind the bar."""
+        assert isinstance(pl_module, RerankerModule)
+        return dict(pl_module.progress)

@@ -1,0 +1,184 @@
+"""The LightningDataModule over pool, tokens, rows and order.
+
+The whole training is one long epoch of `max_steps * accumulate` micro-batches, and micro-batch k is a pure function
+of (seed, k): the position, which is in every checkpoint, is all there is to resume.
+"""
+
+import logging
+from collections.abc import Iterator, Sized
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from crossrank.data.batch import PairBatch, collate
+from crossrank.data.mining import Miner, Policy
+from crossrank.data.order import BatchPlan
+from crossrank.data.pairs import Source
+from crossrank.data.tokens import PairEncoder
+from crossrank.data.training_rows import TrainingRows, prepare_rows
+from crossrank.errors import DataError
+
+log = logging.getLogger(__name__)
+
+
+class MicroBatches(Dataset[PairBatch], Sized):
+    """All micro-batches of a training, in order; `batches[k]` is the same whenever and wherever it is asked for."""
+
+    def __init__(
+        self, rows: TrainingRows, plan: BatchPlan, encoder: PairEncoder, steps: int, accumulate: int, seed: int
+    ) -> None:
+        self.rows, self.plan, self.encoder, self.steps, self.accumulate, self.seed = (
+            rows, plan, encoder, steps, accumulate, seed,
+        )  # fmt: skip
+        self._epoch = -1
+        self._order: Any = None
+
+    def __len__(self) -> int:
+        return self.steps * self.accumulate
+
+    def __getitem__(self, position: int) -> PairBatch:
+        step, share = divmod(position, self.accumulate)
+        epoch = step // self.plan.steps_per_epoch
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self.rows.order(self.seed, epoch)
+        chosen = self.plan.rows_of(step, share, self._order)
+        questions = np.asarray(self.rows.questions[chosen])
+        pairs = [
+            (self.rows.question_tokens[q], self.rows.document_tokens[d])
+            for q, d in zip(questions, self.rows.documents[chosen], strict=True)
+        ]
+        return collate(self.encoder, pairs, self.rows.labels[chosen], questions)
+
+
+class FromPosition(Sampler[int]):
+    """The positions from `start` on; its length is the whole, which Lightning compares with its own counter."""
+
+    def __init__(self, start: int, total: int) -> None:
+        self.start, self.total = start, total
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.total))
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How long a training is and how its pairs are batched.
+
+    `pairs_per_step` pairs make one optimizer step, whatever the accumulation. The length is `max_steps` optimizer
+    steps where given, otherwise `epochs` passes. `pool_depth` candidates are mined a question (by default as many as
+    the policy looks at), so that other policies can be tried on the same pool. `workers` processes collate.
+    """
+
+    pairs_per_step: int = 16
+    epochs: float = 1.0
+    max_steps: int | None = None
+    workers: int = 0
+    pool_depth: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.pairs_per_step < 1:
+            raise ValueError(f"pairs_per_step must be at least 1, got {self.pairs_per_step}: steps per epoch would be 0")
+        if self.epochs <= 0 or (self.max_steps is not None and self.max_steps < 1):
+            raise ValueError(
+                f"a training needs epochs > 0 and max_steps >= 1, got epochs={self.epochs}, max_steps={self.max_steps}"
+            )
+        if self.workers < 0:
+            raise ValueError(f"workers counts processes and must be at least 0, got {self.workers}")
+
+
+class PairDataModule(pl.LightningDataModule):
+    """Mines, tokenises and streams labelled pairs; `accumulate` micro-batches make an optimizer step."""
+
+    def __init__(
+        self,
+        source: Source,
+        miner: Miner,
+        policy: Policy,
+        encoder: PairEncoder,
+        batching: Batching,
+        cache_dir: Path,
+        seed: int,
+        accumulate: int = 1,
+    ) -> None:
+        super().__init__()
+        self.source, self.miner, self.policy, self.encoder, self.batching = source, miner, policy, encoder, batching
+        self.cache_dir, self.seed, self.accumulate = cache_dir, seed, accumulate
+        self._rows: TrainingRows | None = None
+        self._start = 0
+
+    def prepare_data(self) -> None:
+        """Build what is not cached."""
+        self.rows  # noqa: B018 - building is what the property does
+
+    @property
+    def rows(self) -> TrainingRows:
+        """The training rows, built on first use.
+
+        Raises:
+            DataError: the rows do not fill one optimizer step.
+        """
+        if self._rows is None:
+            self._rows = prepare_rows(
+                self.source, self.miner, self.policy, self.encoder, self.cache_dir, self.batching.pool_depth
+            )
+            if self.plan.steps_per_epoch == 0:
+                raise DataError(f"steps per epoch are 0: {len(self._rows)} pairs for {self.accumulate} micro-batches")
+        return self._rows
+
+    @property
+    def plan(self) -> BatchPlan:
+        """How an epoch is cut into steps."""
+        return BatchPlan(len(self.rows), self.batching.pairs_per_step, self.accumulate)
+
+    @property
+    def max_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        if self.batching.max_steps is not None:
+            return self.batching.max_steps
+        return max(1, round(self.batching.epochs * self.plan.steps_per_epoch))
+
+    def train_dataloader(self) -> DataLoader[PairBatch]:
+        """Return the micro-batches from the restored position on; collating happens in the workers."""
+        batches = MicroBatches(self.rows, self.plan, self.encoder, self.max_steps, self.accumulate, self.seed)
+        return DataLoader(
+            batches,
+            batch_size=None,
+            sampler=FromPosition(self._start, len(batches)),
+            num_workers=self.batching.workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=False,
+            prefetch_factor=4 if self.batching.workers else None,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position and what gives it its meaning."""
+        consumed = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready if self.trainer else 0
+        return {"consumed": consumed, **self._meaning()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on at a saved position.
+
+        Raises:
+            DataError: the position was saved under other data, another order or another batch size.
+        """
+        changed = {k: (state_dict.get(k), v) for k, v in self._meaning().items() if state_dict.get(k) != v}
+        if changed:
+            raise DataError(f"the checkpoint's position means something else here: {changed} (saved, now)")
+        self._start = state_dict["consumed"]
+
+    def _meaning(self) -> dict[str, Any]:
+        return {
+            "seed": self.seed,
+            "pairs_per_step": self.batching.pairs_per_step,
+            "accumulate": self.accumulate,
+            "rows": self.rows.fingerprints["rows"],
+            "tokens": self.rows.fingerprints["tokens"],
+        }

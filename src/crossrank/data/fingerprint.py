@@ -1,0 +1,18 @@
+"""Short hashes that name a cache by everything it depends on."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+
+def fingerprint(*parts: Any) -> str:
+    """Return 16 hex digits that change when any part does; parts are anything JSON can hold."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def file_fingerprint(path: Path) -> str:
+    """Return 16 hex digits of a file's content, whatever its name and time."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Who finds candidates for a question: one miner, one file."""

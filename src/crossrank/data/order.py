@@ -1,0 +1,43 @@
+"""Which pairs stand in which batch: a pure function of (seed, epoch, position).
+
+Nothing here has a state: any batch of any epoch can be asked for at any time, on any rank, in any worker.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+
+def epoch_order(rows: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """Return the order of `rows` pairs in one epoch.
+
+    Source: sentence-transformers' default batch sampler: torch.randperm with a generator seeded seed + epoch.
+    """
+    generator = torch.Generator().manual_seed(seed + epoch)
+    return torch.randperm(rows, generator=generator).numpy()
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How an epoch of `rows` pairs is cut into optimizer steps and micro-batches.
+
+    `pairs_per_step` pairs make an optimizer step, over `shares` equal micro-batches (ranks x accumulation). An
+    epoch's last step is smaller; it is dropped only when it cannot give every share a pair.
+    """
+
+    rows: int
+    pairs_per_step: int
+    shares: int = 1
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in an epoch."""
+        full, rest = divmod(self.rows, self.pairs_per_step)
+        return full + (rest >= self.shares)
+
+    def rows_of(self, step: int, share: int, order: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the rows of one share of one step of the epoch that has this order."""
+        start = (step % self.steps_per_epoch) * self.pairs_per_step
+        return order[start : start + self.pairs_per_step][share :: self.shares]

@@ -1,0 +1,109 @@
+"""Rows of a jsonl, jsonl.gz, csv or parquet file, with the row's number in every error."""
+
+import csv
+import gzip
+import json
+import logging
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crossrank.errors import DataError
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
+Row = Mapping[str, Any]
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """Yield `(row number from 1, row)` of a file.
+
+    Raises:
+        DataError: no such file, an unknown suffix, an empty file, bytes that are not UTF-8, a truncated gz, a broken
+            line; names the file and, where there is one, the row.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    if not path.name.endswith(SUFFIXES):
+        raise DataError(f"{path}: the name must end in one of {', '.join(SUFFIXES)}")
+    rows = _parquet(path) if path.suffix == ".parquet" else _text_rows(path)
+    number = 0
+    try:
+        for number, row in enumerate(rows, start=1):  # noqa: B007 - the number is wanted when a row breaks
+            yield number, row
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}, row {number + 1}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path}, after row {number}: the gz is truncated or broken ({error}); copy it again") from error
+    except (json.JSONDecodeError, csv.Error) as error:
+        raise DataError(f"{path}, row {number + 1}: cannot be parsed ({error})") from error
+    except pa.ArrowException as error:
+        raise DataError(f"{path}: not a readable parquet file ({error})") from error
+    if number == 0:
+        raise DataError(f"{path}: the file holds no rows")
+
+
+def _text_rows(path: Path) -> Iterator[Row]:
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8", newline="") as stream:
+        if ".csv" in path.suffixes:
+            yield from csv.DictReader(stream, strict=True)
+            return
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise DataError(f"{path}, row {number}: a JSON object is wanted, got {type(row).__name__}")
+            yield row
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=4096):
+            yield from batch.to_pylist()
+
+
+@dataclass
+class BadRows:
+    """What to do with a row that cannot be used: stop at once, or drop it and count it."""
+
+    path: Path
+    policy: Literal["error", "drop"] = "error"
+    dropped: int = 0
+    example: str = ""
+
+    def reject(self, number: int, reason: str) -> None:
+        """Raise, or count the row.
+
+        Raises:
+            DataError: under the policy "error"; names file and row.
+        """
+        if self.policy == "error":
+            raise DataError(f"{self.path}, row {number}: {reason}")
+        self.dropped += 1
+        self.example = self.example or f"row {number}: {reason}"
+
+    def warn(self) -> None:
+        """Say once how many rows were dropped."""
+        if self.dropped:
+            log.warning("%s: dropped %d unusable rows, the first: %s", self.path, self.dropped, self.example)
+
+
+def text_column(row: Row, column: str, path: Path, number: int, known: Sequence[str] | None = None) -> str | None:
+    """Return the row's text, or None where it is missing, null, blank or not a string.
+
+    Raises:
+        DataError: the file has no such column at all.
+    """
+    if column not in row:
+        columns = ", ".join(map(str, known or row))
+        raise DataError(f"{path}, row {number}: no column {column!r}; the columns are: {columns}")
+    value = row[column]
+    return value if isinstance(value, str) and value.strip() else None

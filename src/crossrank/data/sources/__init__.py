@@ -1,0 +1,1 @@
+"""Where question-answer pairs come from: one source, one file."""

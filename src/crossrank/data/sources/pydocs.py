@@ -1,0 +1,126 @@
+"""Questions and answers from the docstrings of installed packages: real text, no network.
+
+The question is a docstring's summary, the answer is its body. Files are parsed, never imported or executed.
+"""
+
+import ast
+import importlib.metadata
+import platform
+import sysconfig
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossrank.data.fingerprint import fingerprint
+from crossrank.data.pairs import QAPairs, Splits, split_dev
+from crossrank.errors import DataError
+from crossrank.hub import Asset
+
+STDLIB = "stdlib"
+SKIPPED_FOLDERS = {"test", "tests", "testing", "site-packages", "idlelib", "lib2to3", "turtledemo", "__pycache__"}
+QUESTION_WORDS = (4, 25)
+ANSWER_WORDS = (12, 400)
+
+
+@dataclass(frozen=True)
+class PyDocs:
+    """Docstrings of the standard library and of the named distributions, `dev_size` of them held out by `seed`.
+
+    The same on every machine that has the same versions. `limit` keeps a random part of the training pairs.
+    """
+
+    packages: tuple[str, ...]
+    dev_size: int
+    limit: int | None = None
+    seed: int = 12
+
+    def __post_init__(self) -> None:
+        if not self.packages:
+            raise ValueError(f"packages must name at least one distribution or {STDLIB!r}, got none")
+        if self.dev_size < 1:
+            raise ValueError(f"dev_size counts held-out questions and must be at least 1, got {self.dev_size}")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit counts training pairs and must be at least 1, got {self.limit}")
+
+    def assets(self) -> Sequence[Asset]:
+        """Return nothing: the packages are installed."""
+        return ()
+
+    def fingerprint(self) -> str:
+        """Return an id of the packages' versions, the filter and the split."""
+        versions = {package: _version(package) for package in self.packages}
+        return fingerprint("pydocs-1", versions, QUESTION_WORDS, ANSWER_WORDS, self.limit, self.dev_size, self.seed)
+
+    def load(self) -> Splits:
+        """Parse the packages and split their pairs.
+
+        Raises:
+            DataError: a package is not installed, or too few pairs are found.
+        """
+        found = [pair for package in self.packages for pair in _package_pairs(package)]
+        splits = split_dev(_distinct(found), self.dev_size, self.seed)
+        return Splits(_first(splits.train, self.limit), splits.dev)
+
+
+def _first(pairs: QAPairs, limit: int | None) -> QAPairs:
+    return QAPairs(pairs.questions[:limit], pairs.answers[:limit])
+
+
+def _distinct(found: Sequence[tuple[str, str]]) -> QAPairs:
+    """Drop every question and every answer that stands in more than one place: they do not tell which is meant."""
+    questions = Counter(question.lower() for question, _ in found)
+    answers = Counter(answer.lower() for _, answer in found)
+    kept = [(q, a) for q, a in found if questions[q.lower()] == 1 and answers[a.lower()] == 1]
+    return QAPairs([q for q, _ in kept], [a for _, a in kept])
+
+
+def _package_pairs(package: str) -> Iterator[tuple[str, str]]:
+    for file in _python_files(package):
+        for docstring in _docstrings(file):
+            summary, _, body = docstring.partition("\n\n")
+            question, answer = " ".join(summary.split()), " ".join(body.split())
+            if _within(question, QUESTION_WORDS) and _within(answer, ANSWER_WORDS):
+                yield question, answer
+
+
+def _within(text: str, words: tuple[int, int]) -> bool:
+    return words[0] <= len(text.split()) <= words[1]
+
+
+def _docstrings(file: Path) -> Iterator[str]:
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # other people's escape sequences
+        try:
+            tree = ast.parse(file.read_bytes())
+        except (SyntaxError, ValueError):
+            return  # templates and deliberately broken files
+    for node in ast.walk(tree):
+        if isinstance(node, documented):
+            docstring = ast.get_docstring(node)
+            if docstring:
+                yield docstring
+
+
+def _python_files(package: str) -> list[Path]:
+    """List a package's files in a fixed order, without its tests."""
+    if package == STDLIB:
+        root = Path(sysconfig.get_path("stdlib"))
+        files = {file.relative_to(root): file for file in root.rglob("*.py")}
+    else:
+        listed = _distribution(package).files or []
+        files = {Path(str(file)): Path(str(file.locate())) for file in listed if file.suffix == ".py"}
+    return [files[name] for name in sorted(files) if not SKIPPED_FOLDERS.intersection(name.parts)]
+
+
+def _version(package: str) -> str:
+    return platform.python_version() if package == STDLIB else _distribution(package).version
+
+
+def _distribution(package: str) -> importlib.metadata.Distribution:
+    try:
+        return importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        raise DataError(f"the package {package!r}, whose docstrings are wanted, is not installed") from None

@@ -1,0 +1,41 @@
+"""Every error that crossrank raises on purpose.
+
+CrossrankError
+├── ConfigError      the composed config is wrong; lists every problem
+├── AssetError       a model or a data set could not be fetched
+├── DataError        a file, a row or a collection is wrong; names file and row
+├── CacheError       a cache could not be written
+└── ModelError       a backbone or a tokenizer cannot serve as a packed cross-encoder
+"""
+
+from collections.abc import Sequence
+
+
+class CrossrankError(Exception):
+    """A mistake in what the user gave; its message is one sentence that says what would be right."""
+
+
+class ConfigError(CrossrankError, ValueError):
+    """The composed config is wrong; the message lists every problem, one a line, each by its full path."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        count = len(self.problems)
+        head = f"{count} problem{'s' if count != 1 else ''} in the config:"
+        super().__init__("\n".join([head, *(f"  - {problem}" for problem in self.problems)]))
+
+
+class AssetError(CrossrankError, OSError):
+    """A model or a data set is neither on this machine nor to be had from the hub."""
+
+
+class DataError(CrossrankError, ValueError):
+    """A data file, one of its rows, or a collection made of such files is wrong."""
+
+
+class CacheError(CrossrankError, OSError):
+    """A cache could not be written; nothing half-written is left behind."""
+
+
+class ModelError(CrossrankError, ValueError):
+    """A backbone or a tokenizer cannot serve as a packed cross-encoder."""

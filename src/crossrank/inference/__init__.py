@@ -1,0 +1,1 @@
+"""A trained model in use: scoring pairs, ranking documents."""

@@ -1,0 +1,78 @@
+"""Scores text pairs in one length-sorted pass of packed batches."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from crossrank.data.batch import collate
+from crossrank.data.tokens import PairEncoder, TokenIds
+from crossrank.models.cross_encoder import CrossEncoder
+
+
+class PairScorer:
+    """Calls a cross-encoder on (question, document) texts: `scorer(pairs) -> float32[pairs]`, logits in their order.
+
+    A text is tokenised once in the scorer's life, so an evaluation that comes back every N steps pays for it once.
+    Batches hold at most `tokens_per_batch` tokens (or one pair that is longer) of pairs of similar length; no score
+    depends on which pairs are scored together, but for rounding.
+    """
+
+    def __init__(
+        self,
+        model: CrossEncoder,
+        encoder: PairEncoder,
+        tokens_per_batch: int = 2048,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        if tokens_per_batch < 1:
+            raise ValueError(f"tokens_per_batch must be at least 1, got {tokens_per_batch}")
+        self.model, self.encoder, self.tokens_per_batch, self.autocast = model, encoder, tokens_per_batch, autocast
+        self._tokens: dict[str, TokenIds] = {}
+
+    def __call__(self, pairs: Sequence[tuple[str, str]]) -> npt.NDArray[np.float32]:
+        """Return the logit of each pair; the model is left in the mode it was in."""
+        if not pairs:
+            return np.zeros(0, np.float32)
+        self._tokenise(pairs)
+        lengths = np.fromiter((self._length(pair) for pair in pairs), np.int64, len(pairs))
+        order = np.argsort(-lengths, kind="stable")
+        scores = torch.empty(len(pairs))
+        modes = {module: module.training for module in self.model.modules()}
+        self.model.eval()
+        try:
+            with torch.inference_mode():
+                for chosen in self._batches(order, lengths):
+                    scores[torch.from_numpy(chosen)] = self._score([pairs[i] for i in chosen])
+        finally:
+            for module, training in modes.items():
+                module.training = training
+        return scores.numpy()
+
+    def _score(self, pairs: Sequence[tuple[str, str]]) -> torch.Tensor:
+        device = next(self.model.parameters()).device
+        batch = collate(self.encoder, [(self._tokens[q], self._tokens[d]) for q, d in pairs]).to(device)
+        enabled = self.autocast is not None
+        with torch.autocast(device.type, dtype=self.autocast, enabled=enabled):
+            logits: torch.Tensor = self.model(batch)
+        return logits.cpu()
+
+    def _tokenise(self, pairs: Sequence[tuple[str, str]]) -> None:
+        new = list({text: None for pair in pairs for text in pair if text not in self._tokens})
+        self._tokens.update(zip(new, self.encoder.encode(new), strict=True))
+
+    def _length(self, pair: tuple[str, str]) -> int:
+        question, document = self._tokens[pair[0]], self._tokens[pair[1]]
+        return sum(self.encoder.kept(len(question), len(document))) + self.encoder.layout.specials
+
+    def _batches(
+        self, order: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+    ) -> "list[npt.NDArray[np.int64]]":
+        batches, start, tokens = [], 0, 0
+        for position, pair in enumerate(order):
+            if position > start and tokens + lengths[pair] > self.tokens_per_batch:
+                batches.append(order[start:position])
+                start, tokens = position, 0
+            tokens += lengths[pair]
+        return [*batches, order[start:]]

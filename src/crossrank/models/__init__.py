@@ -1,0 +1,1 @@
+"""Backbone, pooling and head as one function from a packed batch to logits."""

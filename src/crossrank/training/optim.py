@@ -1,0 +1,65 @@
+"""Parameter groups and learning-rate schedules, all in optimizer steps."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import nn
+from torch.optim import Optimizer
+
+OptimizerFactory = Callable[[Iterable[dict[str, Any]]], Optimizer]
+
+
+class Schedule(Protocol):
+    """The learning rate of update k of N, as a factor on the optimizer's lr."""
+
+    def factor(self, step: int, total: int) -> float:
+        """Return the factor of update `step`, counted from 0, of `total`."""
+        ...
+
+
+@dataclass(frozen=True)
+class LinearWarmup:
+    """From 0 up over the first `warmup_ratio` of all updates, then linearly down to 0 after the last.
+
+    Update k has k / w below w = ceil(warmup_ratio * N), and (N - k) / (N - w) from there: the first update has factor
+    0. Source: transformers' `get_linear_schedule_with_warmup` with `warmup_ratio`.
+    """
+
+    warmup_ratio: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup_ratio < 1:
+            raise ValueError(f"warmup_ratio is a share of all steps, from 0 to below 1, got {self.warmup_ratio}")
+
+    def factor(self, step: int, total: int) -> float:
+        """Return the factor of update `step`, counted from 0, of `total`."""
+        warmup = math.ceil(self.warmup_ratio * total)
+        if step < warmup:
+            return step / warmup
+        return max(0.0, (total - step) / max(1, total - warmup))
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The optimizer's lr at every update."""
+
+    def factor(self, step: int, total: int) -> float:
+        """Return 1."""
+        return 1.0
+
+
+def decay_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Split the trained parameters: weight decay (the optimizer's own) for matrices, none for biases and norms."""
+    norms = {
+        f"{name}.{parameter}" if name else parameter
+        for name, module in model.named_modules()
+        if "norm" in type(module).__name__.lower()
+        for parameter, _ in module.named_parameters(recurse=False)
+    }
+    decayed, plain = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (plain if name in norms or name.endswith("bias") else decayed).append(parameter)
+    return [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]

@@ -1,0 +1,41 @@
+"""Rank documents for a question: python -m src.rerank model=FOLDER documents=FILE query='...'."""
+
+import sys
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="rerank")
+def main(cfg: DictConfig) -> None:
+    """Find candidates with BM25, rerank them, print the best."""
+    from crossrank.errors import CrossrankError
+
+    try:
+        _run(cfg)
+    except CrossrankError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _run(cfg: DictConfig) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from crossrank.config import RerankConfig, validate
+    from crossrank.inference.reranker import Reranker, first_stage, read_documents
+
+    validate(cfg, RerankConfig)
+    documents = read_documents(Path(cfg.documents))
+    candidates = first_stage(cfg.query, documents, cfg.rerank_k)
+    ranked = Reranker(cfg.model).rank(cfg.query, [documents[i] for i in candidates], cfg.top_k)
+    table = Table("rank", "score", "first stage", "document", title=cfg.query)
+    for rank, found in enumerate(ranked, start=1):
+        text = " ".join(found.text.split())
+        table.add_row(str(rank), f"{found.score:.4f}", str(found.index + 1), text[:200] + ("..." if len(text) > 200 else ""))
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+if __name__ == "__main__":
+    main()
