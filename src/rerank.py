@@ -33,7 +33,9 @@ def _run(cfg: DictConfig) -> None:
     table = Table("rank", "score", "first stage", "document", title=cfg.query)
     for rank, found in enumerate(ranked, start=1):
         text = " ".join(found.text.split())
-        table.add_row(str(rank), f"{found.score:.4f}", str(found.index + 1), text[:200] + ("..." if len(text) > 200 else ""))
+        table.add_row(
+            str(rank), f"{found.score:.4f}", str(found.index + 1), text[:200] + ("..." if len(text) > 200 else "")
+        )
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 

@@ -40,8 +40,12 @@ def _run(cfg: DictConfig) -> None:
     result = execute(run)
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(as_table(result.rows))
-    console.print(f"trained in {result.seconds / 60:.1f} minutes; best step {result.best_step}; gains are over the first stage")
-    console.print(f"model    {result.export}\nmetrics  {result.run_dir}/metrics.jsonl, evaluations/, report.md", soft_wrap=True)
+    console.print(
+        f"trained in {result.seconds / 60:.1f} minutes; best step {result.best_step}; gains are over the first stage"
+    )
+    console.print(
+        f"model    {result.export}\nmetrics  {result.run_dir}/metrics.jsonl, evaluations/, report.md", soft_wrap=True
+    )
     console.print(f"log      {result.run_dir}/train.log", soft_wrap=True)
     documents = result.documents
     console.print(
@@ -54,7 +58,11 @@ def _quiet() -> None:
     """Silence what other libraries say and nobody can act on."""
     for name in ("httpx", "sentence_transformers", "lightning.pytorch", "lightning.fabric", "bm25s", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*treespec, LeafSpec.*", ".*does not have many workers.*", ".*smaller than the logging interval.*"):
+    for message in (
+        ".*treespec, LeafSpec.*",
+        ".*does not have many workers.*",
+        ".*smaller than the logging interval.*",
+    ):
         warnings.filterwarnings("ignore", message=message)
 
 

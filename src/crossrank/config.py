@@ -149,7 +149,9 @@ def _check_component(path: str, node: Node) -> Iterator[str]:
         elif key in hints and value != MISSING and not isinstance(value, Mapping):
             yield from _check_value(f"{path}.{key}", value, hints[key])
     if not node.get("_partial_"):  # a partial gets the rest of its arguments when it is called
-        required = [n for n, p in parameters.items() if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+        required = [
+            n for n, p in parameters.items() if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+        ]
         yield from (_missing(f"{path}.{name}") for name in required if name not in given)
 
 
@@ -209,10 +211,13 @@ def _pool_is_deep_enough(tree: Node, parts: Mapping[str, Any], callbacks: Mappin
         )
 
 
-def _steps_divide_into_micro_batches(tree: Node, parts: Mapping[str, Any], callbacks: Mapping[str, Any]) -> Iterator[str]:
+def _steps_divide_into_micro_batches(
+    tree: Node, parts: Mapping[str, Any], callbacks: Mapping[str, Any]
+) -> Iterator[str]:
     pairs, accumulate = parts["data"].pairs_per_step, parts["trainer"].accumulate_grad_batches
     if pairs % accumulate:
-        yield f"data.pairs_per_step: {pairs} pairs cannot be split into trainer.accumulate_grad_batches = {accumulate} parts"
+        parts_wanted = f"trainer.accumulate_grad_batches = {accumulate} parts"
+        yield f"data.pairs_per_step: {pairs} pairs cannot be split into {parts_wanted}"
 
 
 def _optimizer_accepts_its_values(tree: Node, parts: Mapping[str, Any], callbacks: Mapping[str, Any]) -> Iterator[str]:

@@ -85,7 +85,7 @@ def resolve(asset: Asset) -> Path:
 
 @cache
 def hub_reachable() -> bool:
-    """Whether a connection to the hub opens within 3 seconds; asked once a process, never when HF_HUB_OFFLINE is set."""
+    """Whether the hub answers within 3 seconds; asked once a process, and never when HF_HUB_OFFLINE is set."""
     if constants.HF_HUB_OFFLINE:
         return False
     url = urlsplit(constants.ENDPOINT)

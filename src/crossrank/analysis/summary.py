@@ -9,7 +9,15 @@ from rich.table import Table
 from crossrank.analysis.runs import RunFolder
 from crossrank.evaluation.significance import Interval, paired_interval
 
-HEADERS = ("dataset", "metric", "queries", "first stage", "before training", "after training", "95 % interval of the gain")
+HEADERS = (
+    "dataset",
+    "metric",
+    "queries",
+    "first stage",
+    "before training",
+    "after training",
+    "95 % interval of the gain",
+)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,9 @@ class Throughput(pl.Callback):
         self._last_step = trainer.global_step
         self._reset(pl_module)
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
+    ) -> None:
         """Note the lr that this step uses, before the schedule moves on."""
         self._lr = trainer.optimizers[0].param_groups[0]["lr"]
 
@@ -71,10 +73,11 @@ class Throughput(pl.Callback):
         }
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=step)
-        if trainer.progress_bar_callback is None or not trainer.progress_bar_callback.is_enabled:
+        bar = trainer.progress_bar_callback
+        if not (isinstance(bar, TQDMProgressBar) and bar.is_enabled):
             log.info(
                 "step %d of %d: loss %s, %s pairs/s, %s tokens/s",
-                step, trainer.max_steps, module.progress["loss"], module.progress["pairs/s"], module.progress["tokens/s"],
+                step, trainer.max_steps, *(module.progress[name] for name in ("loss", "pairs/s", "tokens/s")),
             )  # fmt: skip
 
     def _reset(self, module: pl.LightningModule) -> None:
@@ -96,7 +99,9 @@ class RunProgress(TQDMProgressBar):
         if not sys.stderr.isatty():
             self.disable()
 
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, int | str | float | dict[str, float]]:
+    def get_metrics(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
         """Return what stands behind the bar."""
         assert isinstance(pl_module, RerankerModule)
         return dict(pl_module.progress)

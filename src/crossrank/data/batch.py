@@ -1,7 +1,7 @@
 """A batch of pairs without padding."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -40,8 +40,8 @@ class PairBatch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "PairBatch":
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "longest"}
-        return replace(self, **{name: change(tensor) for name, tensor in tensors.items()})
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return PairBatch(**{name: value if name == "longest" else change(value) for name, value in values.items()})
 
 
 def collate(

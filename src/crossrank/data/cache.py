@@ -88,7 +88,9 @@ def _disk_errors(folder: Path) -> Iterator[None]:
                 "place with cache_dir=FOLDER"
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
-            raise CacheError(f"cannot write {folder}: {error.strerror}; choose another place with cache_dir=FOLDER") from error
+            raise CacheError(
+                f"cannot write {folder}: {error.strerror}; choose another place with cache_dir=FOLDER"
+            ) from error
         raise
 
 

@@ -85,7 +85,9 @@ class Batching:
 
     def __post_init__(self) -> None:
         if self.pairs_per_step < 1:
-            raise ValueError(f"pairs_per_step must be at least 1, got {self.pairs_per_step}: steps per epoch would be 0")
+            raise ValueError(
+                f"pairs_per_step must be at least 1, got {self.pairs_per_step}: steps per epoch would be 0"
+            )
         if self.epochs <= 0 or (self.max_steps is not None and self.max_steps < 1):
             raise ValueError(
                 f"a training needs epochs > 0 and max_steps >= 1, got epochs={self.epochs}, max_steps={self.max_steps}"

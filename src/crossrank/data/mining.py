@@ -144,13 +144,15 @@ def mine(index: PairIndex, miner: Miner, depth: int, folder: Path) -> None:
     np.save(folder / "positive_offsets.npy", index.positive_offsets)
     np.save(folder / "positives.npy", index.positives)
     seconds = time.monotonic() - started
-    (folder / "pool.json").write_text(json.dumps({"questions": questions, "depth": depth, "seconds": round(seconds, 1)}))
-    log.info("mined the %d best of %d documents for %d questions in %.1f s", depth, len(index.documents), questions, seconds)
+    (folder / "pool.json").write_text(
+        json.dumps({"questions": questions, "depth": depth, "seconds": round(seconds, 1)})
+    )
+    log.info(
+        "mined the %d best of %d documents for %d questions in %.1f s", depth, len(index.documents), questions, seconds
+    )
 
 
-def top_k(
-    scores: npt.NDArray[np.float32], k: int
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+def top_k(scores: npt.NDArray[np.float32], k: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
     """Return ids and scores of each row's k largest, descending, ties in the order of the ids, also at the cut.
 
     `scores` is [questions, documents]; where k exceeds the documents, the rest is filled with -1 and -inf.

@@ -35,12 +35,14 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
     rows = _parquet(path) if path.suffix == ".parquet" else _text_rows(path)
     number = 0
     try:
-        for number, row in enumerate(rows, start=1):  # noqa: B007 - the number is wanted when a row breaks
+        for number, row in enumerate(rows, start=1):
             yield number, row
     except UnicodeDecodeError as error:
         raise DataError(f"{path}, row {number + 1}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path}, after row {number}: the gz is truncated or broken ({error}); copy it again") from error
+        raise DataError(
+            f"{path}, after row {number}: the gz is truncated or broken ({error}); copy it again"
+        ) from error
     except (json.JSONDecodeError, csv.Error) as error:
         raise DataError(f"{path}, row {number + 1}: cannot be parsed ({error})") from error
     except pa.ArrowException as error:

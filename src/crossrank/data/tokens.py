@@ -113,22 +113,26 @@ class TokenStore:
 def write_tokens(encoder: PairEncoder, texts: Sequence[str], folder: Path) -> None:
     """Tokenise the texts into `folder`, a block at a time."""
     lengths: list[npt.NDArray[np.int64]] = []
-    small = len(encoder.tokenizer) <= np.iinfo(np.uint16).max
+    dtype = np.uint16 if len(encoder.tokenizer) <= np.iinfo(np.uint16).max else np.int32
     raw = folder / "ids.raw"
     with raw.open("wb") as stream:
         for ids in _blocks(encoder, texts):
-            stream.write(np.concatenate(ids).astype(np.uint16 if small else np.int32).tobytes())
+            stream.write(np.concatenate(ids).astype(dtype).tobytes())
             lengths.append(np.fromiter(map(len, ids), np.int64, len(ids)))
     offsets = np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum()
     np.save(folder / "offsets.npy", offsets)
-    with ArrayWriter(folder / "ids.npy", (int(offsets[-1]),), np.uint16 if small else np.int32) as ids_file:
-        with raw.open("rb") as stream:
-            while block := stream.read(1 << 24):
-                ids_file.append(np.frombuffer(block, np.uint16 if small else np.int32))
+    with (
+        ArrayWriter(folder / "ids.npy", (int(offsets[-1]),), dtype) as ids_file,
+        raw.open("rb") as stream,
+    ):
+        while block := stream.read(1 << 24):
+            ids_file.append(np.frombuffer(block, dtype))
     raw.unlink()
     too_long = int((np.diff(offsets) > encoder.max_length - encoder.layout.specials).sum())
     if too_long:
-        log.warning("%d of %d texts are longer than max_length = %d and are cut", too_long, len(texts), encoder.max_length)
+        log.warning(
+            "%d of %d texts are longer than max_length = %d and are cut", too_long, len(texts), encoder.max_length
+        )
 
 
 def _blocks(encoder: PairEncoder, texts: Sequence[str]) -> Iterable[list[TokenIds]]:

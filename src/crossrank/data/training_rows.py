@@ -110,7 +110,9 @@ def write_rows(pool: Pool, policy: Policy, folder: Path) -> None:
     statistics = {"rows": rows, "questions": len(pool), "without_negatives": without}
     (folder / "rows.json").write_text(json.dumps(statistics))
     if without:
-        log.warning("%d of %d questions have no negative under this policy and train on their answer alone", without, len(pool))
+        log.warning(
+            "%d of %d questions have no negative under this policy and train on their answer alone", without, len(pool)
+        )
 
 
 def _rows_of(

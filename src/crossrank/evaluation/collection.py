@@ -77,7 +77,12 @@ class Collection:
         ranked = self._first_stage(folder, corpus, queries)
         kept = [query for query in ranked if judged.get(query)]
         if len(kept) < len(queries):
-            log.warning("%s: %d of %d queries have no judged document and are left out", folder, len(queries) - len(kept), len(queries))
+            log.warning(
+                "%s: %d of %d queries have no judged document and are left out",
+                folder,
+                len(queries) - len(kept),
+                len(queries),
+            )
         return RerankingTask(
             name=folder.name,
             queries={query: queries[query] for query in kept},

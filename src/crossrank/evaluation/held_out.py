@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from crossrank.data.cache import cached
 from crossrank.data.fingerprint import fingerprint
@@ -75,5 +76,5 @@ class HeldOut:
         )
 
 
-def _texts(index: PairIndex, ids: np.ndarray) -> list[str]:  # type: ignore[type-arg]
+def _texts(index: PairIndex, ids: npt.NDArray[np.int32]) -> list[str]:
     return [index.documents[d] for d in ids if d != NO_CANDIDATE]

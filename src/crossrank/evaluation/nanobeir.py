@@ -83,5 +83,7 @@ class NanoBEIR:
     def _columns(self, subset: str, split: str, key: str, value: str) -> "zip[tuple[str, Any]]":
         table = datasets.load_dataset(str(resolve(self.assets()[0])), subset, split=split)
         if not {key, value} <= set(table.column_names):
-            raise DataError(f"{self.path}, {subset}: columns {key!r} and {value!r} are wanted, got {table.column_names}")
+            raise DataError(
+                f"{self.path}, {subset}: columns {key!r} and {value!r} are wanted, got {table.column_names}"
+            )
         return zip(table[key][:], table[value][:], strict=True)

@@ -40,7 +40,12 @@ class RerankingTask:
             )
         if found < len(self.queries):
             missed = len(self.queries) - found
-            log.info("%s: the first stage finds no relevant document for %d of %d queries", self.name, missed, len(self.queries))
+            log.info(
+                "%s: the first stage finds no relevant document for %d of %d queries",
+                self.name,
+                missed,
+                len(self.queries),
+            )
 
     def evaluate(self, score: Scorer) -> Evaluation:
         """Score every list in one call and return the metrics of each query beside the first stage's."""
@@ -48,7 +53,9 @@ class RerankingTask:
         pairs = [(self.queries[q], text) for q, (texts, relevant) in lists.items() if any(relevant) for text in texts]
         scores = np.asarray(score(pairs))
         if scores.shape != (len(pairs),):
-            raise DataError(f"the scorer returned shape {scores.shape} for {len(pairs)} pairs; one score a pair is wanted")
+            raise DataError(
+                f"the scorer returned shape {scores.shape} for {len(pairs)} pairs; one score a pair is wanted"
+            )
         rows, start = [], 0
         for query, (texts, relevant) in lists.items():
             metrics = NOTHING_FOUND

@@ -66,9 +66,7 @@ class PairScorer:
         question, document = self._tokens[pair[0]], self._tokens[pair[1]]
         return sum(self.encoder.kept(len(question), len(document))) + self.encoder.layout.specials
 
-    def _batches(
-        self, order: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
-    ) -> "list[npt.NDArray[np.int64]]":
+    def _batches(self, order: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> "list[npt.NDArray[np.int64]]":
         batches, start, tokens = [], 0, 0
         for position, pair in enumerate(order):
             if position > start and tokens + lengths[pair] > self.tokens_per_batch:

@@ -5,7 +5,8 @@ always in float32 (bfloat16's backward is an order of magnitude slower there); o
 Nothing else may be given a packed row: under `sdpa` or `eager` it would attend across sequences without an error.
 """
 
-from typing import Any
+from itertools import pairwise
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -56,7 +57,9 @@ def packed_attention(
     return out.to(query.dtype)[None], None
 
 
-def _cuda_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, longest: int, window: int, scale: float) -> Tensor:
+def _cuda_attention(
+    q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, longest: int, window: int, scale: float
+) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn  # imports CUDA kernels
 
     if q.dtype not in (torch.bfloat16, torch.float16):
@@ -64,10 +67,9 @@ def _cuda_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, longest: i
             f"packed attention on CUDA takes bfloat16 or float16, got {q.dtype}; set trainer.precision=bf16-mixed or "
             "model.attention=padded"
         )
-    out: Tensor = varlen_attn(
-        q, k, v, offsets, offsets, longest, longest, scale=scale, window_size=(window, window)
+    return cast(
+        Tensor, varlen_attn(q, k, v, offsets, offsets, longest, longest, scale=scale, window_size=(window, window))
     )
-    return out
 
 
 def _window_mask(length: int, window: int) -> Tensor | None:
@@ -89,7 +91,7 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, sc
     lse = torch.empty(q.shape[:2], dtype=torch.float32)
     q, k, v = map(_heads_first, (q, k, v))
     bounds = offsets.tolist()
-    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, stop in pairwise(bounds):
         one = slice(start, stop)
         mask = _window_mask(stop - start, window)
         o, sums = _forward(q[:, :, one], k[:, :, one], v[:, :, one], 0.0, False, attn_mask=mask, scale=scale)
@@ -110,7 +112,7 @@ def _attention_backward(
     grad, q, k, v, out = map(_heads_first, (grad, q, k, v, out))
     lse = lse.transpose(0, 1)[None]
     bounds = offsets.tolist()
-    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, stop in pairwise(bounds):
         one = slice(start, stop)
         mask = _window_mask(stop - start, window)
         parts = _backward(

@@ -128,7 +128,9 @@ class RandomInit:
         if self.hidden_size % self.heads:
             raise ValueError(f"hidden_size must be a multiple of heads, got {self.hidden_size} and {self.heads}")
         if self.layers < 1 or self.max_length < 8:
-            raise ValueError(f"layers must be at least 1 and max_length at least 8, got {self.layers}, {self.max_length}")
+            raise ValueError(
+                f"layers must be at least 1 and max_length at least 8, got {self.layers}, {self.max_length}"
+            )
 
     def assets(self) -> Sequence[Asset]:
         """Return the tokenizer."""
@@ -162,7 +164,7 @@ class RandomInit:
         _set_dropout(config, 0.0, 0.0)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            classifier = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+            classifier = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
         return CrossEncoder(classifier, self.attention).train()
 
 
@@ -192,8 +194,8 @@ def _set_dropout(config: Any, attention: float | None, hidden: float | None) -> 
 def _quiet_transformers() -> Iterator[None]:
     """Silence the load report; what it would say is checked by `build`."""
     level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:

@@ -1,7 +1,7 @@
 """A transformers sequence classifier with one label, as a function from packed pairs to logits."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ class CrossEncoder(nn.Module):
         super().__init__()
         self.classifier = classifier
         self.attention = attention
-        self.config: Any = classifier.config
+        self.config = cast(Any, classifier).config
         if self.config.num_labels != 1:
             raise ModelError(f"a reranker has one label, this model has {self.config.num_labels}")
         if attention == "packed" and self.config.model_type not in HEADS:
@@ -40,8 +40,7 @@ class CrossEncoder(nn.Module):
 
     def set_attention(self, implementation: Literal["packed", "sdpa"]) -> None:
         """Choose the attention function of every layer."""
-        set_implementation: Callable[[str], None] = self.classifier.set_attn_implementation  # type: ignore[assignment]
-        set_implementation(PACKED if implementation == "packed" else implementation)
+        cast(Any, self.classifier).set_attn_implementation(PACKED if implementation == "packed" else implementation)
 
     def forward(self, batch: PairBatch) -> Tensor:
         """Return logits float32[pairs].
@@ -58,7 +57,7 @@ class CrossEncoder(nn.Module):
                 f"a packed batch would meet {self.config._attn_implementation!r} attention, which sees across pairs; "
                 "use attention='padded' or leave the attention function alone"
             )
-        backbone = getattr(self.classifier, self.classifier.base_model_prefix)  # type: ignore[call-overload]
+        backbone = cast(Any, self.classifier).base_model
         types = {"token_type_ids": batch.token_type_ids[None]} if _has_token_types(self.config) else {}
         hidden: Tensor = backbone(
             input_ids=batch.input_ids[None],

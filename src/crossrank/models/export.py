@@ -50,7 +50,9 @@ def _config(model: CrossEncoder) -> dict[str, Any]:
             "local_rope_theta": rope["sliding_attention"]["rope_theta"],
             "global_attn_every_n_layers": _global_period(config["layer_types"]),
         }
-    return {key: value for key, value in config.items() if not key.startswith("_") and not isinstance(value, torch.dtype)}
+    return {
+        key: value for key, value in config.items() if not key.startswith("_") and not isinstance(value, torch.dtype)
+    }
 
 
 def _global_period(layer_types: list[str]) -> int:

@@ -4,6 +4,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from crossrank.data.batch import PairBatch
@@ -38,6 +40,17 @@ class RerankerModule(pl.LightningModule):
         loss = self.loss(self.model(batch), batch.labels, batch.query_index)
         self.last_loss = loss.detach()
         return loss
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip the norm of all gradients.
+
+        Lightning's own clipping refuses a fused optimizer under mixed precision, because it may unscale gradients
+        itself; bfloat16 has no scale.
+        """
+        if gradient_clip_val:
+            clip_grad_norm_(self.model.parameters(), gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule over `trainer.max_steps` updates."""

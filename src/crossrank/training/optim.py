@@ -58,7 +58,8 @@ def decay_groups(model: nn.Module) -> list[dict[str, Any]]:
         if "norm" in type(module).__name__.lower()
         for parameter, _ in module.named_parameters(recurse=False)
     }
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (plain if name in norms or name.endswith("bias") else decayed).append(parameter)

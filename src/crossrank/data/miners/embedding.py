@@ -20,7 +20,7 @@ BLOCK = 1024  # questions compared at a time: one block of similarities is [1024
 
 @dataclass(frozen=True)
 class EmbeddingMiner:
-    """Cosine similarity of `path`'s embeddings: a folder, `pypi:<distribution>` or a hub id of a SentenceTransformer."""
+    """Cosine similarity under the SentenceTransformer at `path`: a folder, `pypi:<distribution>` or a hub id."""
 
     path: str
     revision: str | None = None

@@ -43,7 +43,9 @@ class PairsFile:
         """Return an id of the files' content, columns and split."""
         files = [file_fingerprint(_existing(path)) if path else None for path in (self.path, self.dev_path)]
         columns = [self.question_column, self.answer_column, self.bad_rows]
-        return fingerprint("pairs-file", files, columns, self.limit, None if self.dev_path else [self.dev_size, self.seed])
+        return fingerprint(
+            "pairs-file", files, columns, self.limit, None if self.dev_path else [self.dev_size, self.seed]
+        )
 
     def load(self) -> Splits:
         """Read the file or files.
