@@ -1,4 +1,4 @@
-"""Rank documents for a question: python -m src.rerank model=FOLDER documents=FILE query='...'."""
+"""Rank documents for a question: python -m src.rerank reranker=FOLDER documents=FILE query='...'."""
 
 import sys
 from pathlib import Path
@@ -29,7 +29,7 @@ def _run(cfg: DictConfig) -> None:
     validate(cfg, RerankConfig)
     documents = read_documents(Path(cfg.documents))
     candidates = first_stage(cfg.query, documents, cfg.rerank_k)
-    ranked = Reranker(cfg.model).rank(cfg.query, [documents[i] for i in candidates], cfg.top_k)
+    ranked = Reranker(cfg.reranker).rank(cfg.query, [documents[i] for i in candidates], cfg.top_k)
     table = Table("rank", "score", "first stage", "document", title=cfg.query)
     for rank, found in enumerate(ranked, start=1):
         text = " ".join(found.text.split())

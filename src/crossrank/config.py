@@ -1,12 +1,13 @@
 """The gate: refuse a bad config before any compute is spent, and name everything that is wrong with it.
 
-The constructors are the schema. Each `_target_` node is checked against the signature and the types of what it names,
-so a new component declares its fields once, in its `__init__`; ranges are checked by the constructor that owns the
-value; rules across components are one function each, in `RULES`.
+The constructors are the schema: each `_target_` node is checked against the signature and the types of what it names;
+ranges are checked by the constructor that owns the value; rules across components are one function each, in `RULES`.
 """
 
 import difflib
 import inspect
+import pkgutil
+import re
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,57 +16,60 @@ from typing import Any
 import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, PositiveInt, TypeAdapter, ValidationError
-from pydantic.errors import PydanticSchemaGenerationError
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic_core import SchemaError
 
 from crossrank.callbacks.evaluation import PeriodicEvaluation
-from crossrank.errors import ConfigError, CrossrankError
+from crossrank.errors import ConfigError
 from crossrank.evaluation import produced_keys
 from crossrank.training.run import TrainingRun
 
 Node = Mapping[str, Any]
-MISSING = "???"
+
+
+class Component(BaseModel):
+    """A node that is built; the constructor which it names says what else stands in it."""
+
+    model_config = ConfigDict(extra="allow")
+    target: str = Field(alias="_target_")
 
 
 class RunConfig(BaseModel):
     """The keys at the root of conf/train.yaml; any other key there is a typo."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-
     name: str
     seed: int
     run_dir: str
     cache_dir: str
     monitor: str
-    source: dict[str, Any]
-    miner: dict[str, Any]
-    policy: dict[str, Any]
-    data: dict[str, Any]
-    model: dict[str, Any]
-    loss: dict[str, Any]
-    optimizer: dict[str, Any]
-    schedule: dict[str, Any]
-    trainer: dict[str, Any]
-    evaluators: dict[str, dict[str, Any]]
-    callbacks: dict[str, dict[str, Any]]
-    logger: dict[str, dict[str, Any]]
+    source: Component
+    miner: Component
+    policy: Component
+    data: Component
+    model: Component
+    loss: Component
+    optimizer: Component
+    schedule: Component
+    trainer: Component
+    evaluators: dict[str, Component]
+    callbacks: dict[str, Component]
+    logger: dict[str, Component]
 
 
 class RerankConfig(BaseModel):
     """The keys of conf/rerank.yaml."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-
-    model: str
+    reranker: str
     query: str
     documents: str
-    rerank_k: PositiveInt
-    top_k: PositiveInt
+    rerank_k: int = Field(ge=1)
+    top_k: int = Field(ge=1)
 
 
 COMPONENTS = ("source", "miner", "policy", "data", "model", "loss", "optimizer", "schedule", "trainer")
-GROUPS = ("callbacks", "logger")
 
 
 def build_training_run(cfg: DictConfig) -> TrainingRun:
@@ -75,19 +79,18 @@ def build_training_run(cfg: DictConfig) -> TrainingRun:
         ConfigError: lists every unknown key, missing or badly typed value, value out of range and impossible
             combination.
     """
-    tree = _checked_tree(cfg)
-    problems: list[str] = []
-    parts = {name: _build(name, tree[name], problems) for name in COMPONENTS}
-    groups = {group: {k: _build(f"{group}.{k}", v, problems) for k, v in tree[group].items()} for group in GROUPS}
+    raw, tree, problems = _examine(cfg, RunConfig)
+    parts: dict[str, Any] = {name: _build(name, tree.get(name), raw, problems) for name in COMPONENTS}
+    for group in ("callbacks", "logger"):
+        nodes = tree[group] if isinstance(tree.get(group), Mapping) else {}
+        parts[group] = {key: _build(f"{group}.{key}", node, raw, problems) for key, node in nodes.items()}
+    for rule, needed in RULES.items():
+        if all(parts[name] is not None for name in needed):
+            problems += rule(parts)
     if problems:
         raise ConfigError(problems)
-    problems += [problem for rule in RULES for problem in rule(tree, parts, groups["callbacks"])]
-    if problems:
-        raise ConfigError(problems)
-    return TrainingRun(
-        name=tree["name"], seed=tree["seed"], run_dir=Path(tree["run_dir"]), cache_dir=Path(tree["cache_dir"]),
-        callbacks=groups["callbacks"], loggers=groups["logger"], **parts,
-    )  # fmt: skip
+    parts |= {"loggers": parts.pop("logger"), "run_dir": Path(tree["run_dir"]), "cache_dir": Path(tree["cache_dir"])}
+    return TrainingRun(name=tree["name"], seed=tree["seed"], **parts)
 
 
 def validate(cfg: DictConfig, schema: type[BaseModel] = RunConfig) -> None:
@@ -96,17 +99,19 @@ def validate(cfg: DictConfig, schema: type[BaseModel] = RunConfig) -> None:
     Raises:
         ConfigError: lists every problem by its full path.
     """
-    _checked_tree(cfg, schema)
+    if problems := _examine(cfg, schema)[2]:
+        raise ConfigError(problems)
 
 
-def _checked_tree(cfg: DictConfig, schema: type[BaseModel] = RunConfig) -> dict[str, Any]:
-    """Return the resolved config as plain containers, or raise everything that is wrong with its shape."""
-    problems = [_missing(path) for path in sorted(OmegaConf.missing_keys(cfg))]
+def _examine(cfg: DictConfig, schema: type[BaseModel]) -> tuple[Node, Node, list[str]]:
+    """Return the config as plain containers, as written and resolved, and everything that is wrong with its shape."""
+    problems: list[str] = []
     try:
+        problems += [_missing(path) for path in sorted(OmegaConf.missing_keys(cfg))]
         tree: Any = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError([*problems, f"{error.full_key}: {str(error).splitlines()[0]}"]) from error
-    raw = OmegaConf.to_container(cfg, resolve=False)
+    raw: Any = OmegaConf.to_container(cfg, resolve=False)
     for path, node in _components(raw, tree):
         problems += _check_component(path, node)
     try:
@@ -114,11 +119,9 @@ def _checked_tree(cfg: DictConfig, schema: type[BaseModel] = RunConfig) -> dict[
     except ValidationError as error:
         for e in error.errors():
             path = ".".join(map(str, e["loc"]))
-            unknown = e["type"] == "extra_forbidden"
-            problems.append(_unknown_key(path, list(schema.model_fields)) if unknown else f"{path}: {e['msg']}")
-    if problems:
-        raise ConfigError(list(dict.fromkeys(problems)))
-    return dict(tree)
+            known = {"missing": _missing(path), "extra_forbidden": _unknown_key(path, list(schema.model_fields))}
+            problems.append(known.get(e["type"], f"{path}: {e['msg']}"))
+    return raw, tree, list(dict.fromkeys(problems))
 
 
 def _components(raw: Any, tree: Any, path: str = "") -> Iterator[tuple[str, Node]]:
@@ -135,9 +138,9 @@ def _components(raw: Any, tree: Any, path: str = "") -> Iterator[tuple[str, Node
 
 def _check_component(path: str, node: Node) -> Iterator[str]:
     try:
-        target = hydra.utils.get_object(node["_target_"])
-    except Exception as error:  # hydra raises several kinds, all of which mean that there is no such thing
-        yield f"{path}._target_: {str(error).splitlines()[0]}"
+        target = pkgutil.resolve_name(node["_target_"])
+    except Exception:  # importing may raise anything; whatever it is, there is no such thing
+        yield f"{path}._target_: nothing can be imported as {node['_target_']!r}"
         return
     parameters = inspect.signature(target).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -146,24 +149,30 @@ def _check_component(path: str, node: Node) -> Iterator[str]:
     for key, value in given.items():
         if key not in parameters and not open_ended:
             yield _unknown_key(f"{path}.{key}", list(parameters))
-        elif key in hints and value != MISSING and not isinstance(value, Mapping):
+        elif key in hints and value != "???" and not _holds_components(value):
             yield from _check_value(f"{path}.{key}", value, hints[key])
     if not node.get("_partial_"):  # a partial gets the rest of its arguments when it is called
-        required = [
-            n for n, p in parameters.items() if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
-        ]
-        yield from (_missing(f"{path}.{name}") for name in required if name not in given)
+        for name, p in parameters.items():
+            if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and name not in given:
+                yield _missing(f"{path}.{name}")
+
+
+def _holds_components(value: Any) -> bool:
+    """Whether a value is a component or a mapping of components: each is checked under its own path."""
+    return isinstance(value, Mapping) and ("_target_" in value or any(map(_holds_components, value.values())))
 
 
 def _check_value(path: str, value: Any, hint: Any) -> Iterator[str]:
     try:
-        adapter = TypeAdapter(hint)
-    except PydanticSchemaGenerationError:
-        return  # not a plain type: the constructor has to judge it
-    try:
+        adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
         adapter.validate_python(value, strict=not isinstance(value, list))
     except ValidationError as error:
         yield f"{path}: {value!r}: {error.errors()[0]['msg']}"
+    except PydanticSchemaGenerationError:
+        return  # not a type that can be checked: the constructor has to judge it
+    except SchemaError:  # a protocol, which only a component can fulfil
+        if value is not None:
+            yield f"{path}: {value!r}: a component is wanted here, a mapping with _target_"
 
 
 def _missing(path: str) -> str:
@@ -175,61 +184,67 @@ def _unknown_key(path: str, known: list[str]) -> str:
     return f"{path}: no such key; " + (f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}")
 
 
-def _build(path: str, node: Node, problems: list[str]) -> Any:
-    """Construct one component; a value that its constructor refuses becomes a problem under its path."""
+def _build(path: str, node: Any, raw: Node, problems: list[str]) -> Any:
+    """Construct one component; a value that its constructor refuses becomes a problem under the value's path."""
+    if _named(path, problems):
+        return None
     try:
         return hydra.utils.instantiate(node, _convert_="all")
     except hydra.errors.InstantiationException as error:
-        cause = error.__cause__ or error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        problems.append(f"{path}: {cause}")
-    except (CrossrankError, ValueError, TypeError) as error:
-        problems.append(f"{path}: {error}")
+        inner = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)
+        where = _origin(raw, f"{path}.{inner[1]}" if inner else path)
+        if not _named(where, problems):
+            problems.append(f"{where}: {error.__cause__ or error}")
+    except MissingMandatoryValue:
+        pass  # already named, where it is missing
     return None
 
 
-Rule = Callable[[Node, Mapping[str, Any], Mapping[str, Any]], Iterator[str]]
+def _named(path: str, problems: list[str]) -> bool:
+    return any(problem.startswith((f"{path}:", f"{path}.", f"{path}[")) for problem in problems)
 
 
-def _monitor_is_produced(tree: Node, parts: Mapping[str, Any], callbacks: Mapping[str, Any]) -> Iterator[str]:
-    for name, callback in callbacks.items():
-        if isinstance(callback, PeriodicEvaluation):
-            keys = produced_keys(callback.evaluators)
-            if callback.monitor not in keys:
-                close = difflib.get_close_matches(callback.monitor, keys, n=1, cutoff=0.3)
-                hint = f"did you mean {close[0]!r}?" if close else f"they produce: {', '.join(keys)}"
-                yield f"callbacks.{name}.monitor: no evaluator produces {callback.monitor!r}; {hint}"
+def _origin(raw: Any, path: str) -> str:
+    """Follow interpolations such as `source: ${source}`, so that what is wrong is named where it stands."""
+    keys, node = path.split("."), raw
+    for i, key in enumerate(keys, start=1):
+        node = node.get(key) if isinstance(node, Mapping) else None
+        if isinstance(node, str) and (found := re.fullmatch(r"\$\{(\w[\w.]*)\}", node)):
+            return _origin(raw, ".".join([found[1], *keys[i:]]))
+    return path
 
 
-def _pool_is_deep_enough(tree: Node, parts: Mapping[str, Any], callbacks: Mapping[str, Any]) -> Iterator[str]:
-    depth, policy = parts["data"].pool_depth, parts["policy"]
-    if depth is not None and depth < policy.rank_max:
-        yield (
-            f"data.pool_depth: {depth} candidates a question, and the policy looks at {policy.rank_max}; raise it or "
-            "lower policy.rank_max"
-        )
+def _monitor_is_produced(parts: Node) -> Iterator[str]:
+    for name, callback in parts["callbacks"].items():
+        keys = produced_keys(callback.evaluators) if isinstance(callback, PeriodicEvaluation) else []
+        if keys and callback.monitor not in keys:
+            close = difflib.get_close_matches(callback.monitor, keys, n=1, cutoff=0.3)
+            hint = f"did you mean {close[0]!r}?" if close else f"they produce: {', '.join(keys)}"
+            yield f"callbacks.{name}.monitor: no evaluator produces {callback.monitor!r}; {hint}"
 
 
-def _steps_divide_into_micro_batches(
-    tree: Node, parts: Mapping[str, Any], callbacks: Mapping[str, Any]
-) -> Iterator[str]:
+def _pool_is_deep_enough(parts: Node) -> Iterator[str]:
+    depth, wanted = parts["data"].pool_depth, parts["policy"].rank_max
+    if depth is not None and depth < wanted:
+        yield f"data.pool_depth: {depth} candidates a question; raise it to policy.rank_max = {wanted}, or lower that"
+
+
+def _steps_divide_into_micro_batches(parts: Node) -> Iterator[str]:
     pairs, accumulate = parts["data"].pairs_per_step, parts["trainer"].accumulate_grad_batches
     if pairs % accumulate:
-        parts_wanted = f"trainer.accumulate_grad_batches = {accumulate} parts"
-        yield f"data.pairs_per_step: {pairs} pairs cannot be split into {parts_wanted}"
+        yield f"data.pairs_per_step: {pairs} is not a multiple of trainer.accumulate_grad_batches = {accumulate}"
 
 
-def _optimizer_accepts_its_values(tree: Node, parts: Mapping[str, Any], callbacks: Mapping[str, Any]) -> Iterator[str]:
+def _optimizer_accepts_its_values(parts: Node) -> Iterator[str]:
     try:
         parts["optimizer"]([torch.nn.Parameter(torch.zeros(1))])
     except (ValueError, TypeError, RuntimeError) as error:
         yield f"optimizer: {error}"
 
 
-RULES: tuple[Rule, ...] = (
-    _monitor_is_produced,
-    _pool_is_deep_enough,
-    _steps_divide_into_micro_batches,
-    _optimizer_accepts_its_values,
-)
+RULES: dict[Callable[[Node], Iterator[str]], tuple[str, ...]] = {  # a rule and the parts that it reads
+    _monitor_is_produced: ("callbacks",),
+    _pool_is_deep_enough: ("data", "policy"),
+    _steps_divide_into_micro_batches: ("data", "trainer"),
+    _optimizer_accepts_its_values: ("optimizer",),
+}

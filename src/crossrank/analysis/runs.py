@@ -25,12 +25,20 @@ class RunFolder:
     @cached_property
     def metrics(self) -> pd.DataFrame:
         """One row a logged step and key: step, key, value."""
-        with (self.path / "metrics.jsonl").open(encoding="utf-8") as stream:
-            lines = [json.loads(line) for line in stream]
+        lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").split("\n")[:-1]  # a kill may cut the last
         rows = [
-            (line["step"], key, value) for line in lines for key, value in line.items() if key not in ("step", "time")
+            (record["step"], key, value)
+            for record in map(self._record, range(1, len(lines) + 1), lines)
+            for key, value in record.items()
+            if key not in ("step", "time")
         ]
         return pd.DataFrame(rows, columns=["step", "key", "value"])
+
+    def _record(self, number: int, line: str) -> dict[str, Any]:
+        try:
+            return dict(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise DataError(f"{self.path / 'metrics.jsonl'}, row {number}: cannot be parsed ({error})") from error
 
     @cached_property
     def evaluations(self) -> pd.DataFrame:
@@ -59,6 +67,18 @@ class RunFolder:
             known = ", ".join(sorted(self.metrics["key"].unique()))
             raise DataError(f"{self.path}: never logged {key!r}; it logged: {known}")
         return chosen.set_index("step")["value"].astype(float)
+
+
+def newest_run(runs: Path) -> Path:
+    """Return the finished run under `runs` that ended last.
+
+    Raises:
+        DataError: there is none.
+    """
+    finished = sorted(runs.rglob("result.json"), key=lambda file: file.stat().st_mtime)
+    if not finished:
+        raise DataError(f"{runs}: no finished run; make one with: make train")
+    return finished[-1].parent
 
 
 def load_runs(paths: Sequence[Path]) -> pd.DataFrame:

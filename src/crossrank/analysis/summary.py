@@ -1,5 +1,6 @@
 """First stage, before and after training, side by side, with intervals."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -36,6 +37,8 @@ class SummaryRow:
         """Return the row as text."""
         before, after = (f"{x:.4f} ({x - self.first_stage:+.4f})" for x in (self.before, self.after))
         interval = f"{self.gain.low:+.4f} to {self.gain.high:+.4f}"
+        if self.queries < 2:
+            interval = "too few queries"
         return (self.dataset, self.metric, str(self.queries), f"{self.first_stage:.4f}", before, after, interval)
 
 
@@ -45,7 +48,7 @@ def summary(run: RunFolder, step: int) -> list[SummaryRow]:
 
 
 def _rows(evaluations: pd.DataFrame, step: int) -> Iterator[SummaryRow]:
-    for (dataset, metric), rows in evaluations.groupby(["dataset", "metric"], sort=False):
+    for (_, dataset, metric), rows in evaluations.groupby(["evaluator", "dataset", "metric"], sort=False):
         by_query = {s: part.set_index("query_id") for s, part in rows.groupby("step")}
         before, after = by_query[0], by_query[step]
         yield SummaryRow(
@@ -55,14 +58,25 @@ def _rows(evaluations: pd.DataFrame, step: int) -> Iterator[SummaryRow]:
             first_stage=float(after["base_value"].mean()),
             before=float(before["value"].mean()),
             after=float(after["value"].mean()),
-            gain=paired_interval(after["value"] - after["base_value"]),
+            gain=_gain(after["value"] - after["base_value"]),
         )
+
+
+def _gain(differences: "pd.Series[float]") -> Interval:
+    if len(differences) < 2:
+        return Interval(float(differences.mean()), math.nan, math.nan)
+    return paired_interval(differences)
 
 
 def as_markdown(rows: list[SummaryRow]) -> str:
     """Return the rows as a markdown table."""
     lines = [HEADERS, ("---",) * len(HEADERS), *(row.cells() for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def as_frame(rows: list[SummaryRow]) -> pd.DataFrame:
+    """Return the rows as a data frame for a notebook."""
+    return pd.DataFrame([row.cells() for row in rows], columns=HEADERS)
 
 
 def as_table(rows: list[SummaryRow]) -> Table:

@@ -6,7 +6,7 @@ import time
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import TQDMProgressBar
-from torchmetrics.aggregation import MeanMetric
+from torch import Tensor
 
 from crossrank.data.batch import PairBatch
 from crossrank.training.module import RerankerModule
@@ -25,14 +25,13 @@ class Throughput(pl.Callback):
         if every_n_steps < 1:
             raise ValueError(f"every_n_steps counts optimizer steps and must be at least 1, got {every_n_steps}")
         self.every_n_steps = every_n_steps
-        self._loss = MeanMetric()
+        self._loss: Tensor | float = 0.0  # summed over pairs, on the device; nothing waits for it
         self._pairs = self._tokens = 0
         self._started = self._evaluated = 0.0
         self._last_step = self._lr = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        self._loss = MeanMetric().to(pl_module.device)
         self._last_step = trainer.global_step
         self._reset(pl_module)
 
@@ -48,7 +47,7 @@ class Throughput(pl.Callback):
         """Count the batch and log when it is time."""
         assert isinstance(pl_module, RerankerModule)
         assert isinstance(batch, PairBatch)
-        self._loss.update(pl_module.last_loss, weight=len(batch))
+        self._loss = self._loss + pl_module.last_loss * len(batch)
         self._pairs += len(batch)
         self._tokens += batch.tokens
         step = trainer.global_step
@@ -61,7 +60,7 @@ class Throughput(pl.Callback):
     def _log(self, trainer: pl.Trainer, module: RerankerModule, step: int) -> None:
         seconds = time.monotonic() - self._started - (module.evaluation_seconds - self._evaluated)
         metrics = {
-            "train/loss": self._loss.compute().item(),
+            "train/loss": float(self._loss / self._pairs),
             "train/lr": self._lr,
             "train/pairs_per_second": self._pairs / seconds,
             "train/tokens_per_second": self._tokens / seconds,
@@ -82,7 +81,7 @@ class Throughput(pl.Callback):
 
     def _reset(self, module: pl.LightningModule) -> None:
         assert isinstance(module, RerankerModule)
-        self._loss.reset()
+        self._loss = 0.0
         self._pairs = self._tokens = 0
         self._started, self._evaluated = time.monotonic(), module.evaluation_seconds
 

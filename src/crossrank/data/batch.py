@@ -1,7 +1,7 @@
 """A batch of pairs without padding."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -40,8 +40,7 @@ class PairBatch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "PairBatch":
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return PairBatch(**{name: value if name == "longest" else change(value) for name, value in values.items()})
+        return replace(self, **{f.name: change(getattr(self, f.name)) for f in fields(self) if f.name != "longest"})  # type: ignore[arg-type]
 
 
 def collate(

@@ -65,6 +65,12 @@ class ArrayWriter:
             raise AssertionError(f"{self._left} values were promised and not written")
 
 
+def save_array(path: Path, array: npt.NDArray[Any]) -> None:
+    """Write a `.npy` file; `np.save` would not say that the disk is full, only that bytes are missing."""
+    with ArrayWriter(path, array.shape, array.dtype) as file:
+        file.append(array)
+
+
 @contextmanager
 def _temporary(folder: Path) -> Iterator[Path]:
     temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
@@ -87,7 +93,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
                 f"the disk is full while writing {folder} ({free:.2f} GB free); free some space or choose another "
                 "place with cache_dir=FOLDER"
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
             raise CacheError(
                 f"cannot write {folder}: {error.strerror}; choose another place with cache_dir=FOLDER"
             ) from error

@@ -94,6 +94,8 @@ class Batching:
             )
         if self.workers < 0:
             raise ValueError(f"workers counts processes and must be at least 0, got {self.workers}")
+        if self.pool_depth is not None and self.pool_depth < 1:
+            raise ValueError(f"pool_depth counts candidates a question and must be at least 1, got {self.pool_depth}")
 
 
 class PairDataModule(pl.LightningDataModule):
@@ -128,17 +130,18 @@ class PairDataModule(pl.LightningDataModule):
             DataError: the rows do not fill one optimizer step.
         """
         if self._rows is None:
-            self._rows = prepare_rows(
+            rows = prepare_rows(
                 self.source, self.miner, self.policy, self.encoder, self.cache_dir, self.batching.pool_depth
             )
-            if self.plan.steps_per_epoch == 0:
-                raise DataError(f"steps per epoch are 0: {len(self._rows)} pairs for {self.accumulate} micro-batches")
+            if self._plan_of(rows).steps_per_epoch == 0:
+                raise DataError(f"steps per epoch are 0: {len(rows)} pairs for {self.accumulate} micro-batches")
+            self._rows = rows
         return self._rows
 
     @property
     def plan(self) -> BatchPlan:
         """How an epoch is cut into steps."""
-        return BatchPlan(len(self.rows), self.batching.pairs_per_step, self.accumulate)
+        return self._plan_of(self.rows)
 
     @property
     def max_steps(self) -> int:
@@ -175,6 +178,9 @@ class PairDataModule(pl.LightningDataModule):
         if changed:
             raise DataError(f"the checkpoint's position means something else here: {changed} (saved, now)")
         self._start = state_dict["consumed"]
+
+    def _plan_of(self, rows: TrainingRows) -> BatchPlan:
+        return BatchPlan(len(rows), self.batching.pairs_per_step, self.accumulate)
 
     def _meaning(self) -> dict[str, Any]:
         return {

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from crossrank.data.cache import ArrayWriter
+from crossrank.data.cache import ArrayWriter, save_array
 from crossrank.data.pairs import PairIndex
 from crossrank.errors import DataError
 from crossrank.hub import Asset
@@ -141,8 +141,8 @@ def mine(index: PairIndex, miner: Miner, depth: int, folder: Path) -> None:
             positive_scores.append(own)
             done += len(block.ids)
             log.debug("mined %d of %d questions", done, questions)
-    np.save(folder / "positive_offsets.npy", index.positive_offsets)
-    np.save(folder / "positives.npy", index.positives)
+    save_array(folder / "positive_offsets.npy", index.positive_offsets)
+    save_array(folder / "positives.npy", index.positives)
     seconds = time.monotonic() - started
     (folder / "pool.json").write_text(
         json.dumps({"questions": questions, "depth": depth, "seconds": round(seconds, 1)})
@@ -156,7 +156,12 @@ def top_k(scores: npt.NDArray[np.float32], k: int) -> tuple[npt.NDArray[np.int32
     """Return ids and scores of each row's k largest, descending, ties in the order of the ids, also at the cut.
 
     `scores` is [questions, documents]; where k exceeds the documents, the rest is filled with -1 and -inf.
+
+    Raises:
+        DataError: a score is not a number.
     """
+    if np.isnan(scores.min(initial=np.inf)):  # the minimum of anything with a NaN in it is NaN; needs no memory
+        raise DataError("NaN scores among those of the candidates: the model or the texts behind them are broken")
     documents = scores.shape[1]
     wanted = min(k, documents)
     if wanted == documents:

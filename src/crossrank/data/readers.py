@@ -5,7 +5,7 @@ import gzip
 import json
 import logging
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -37,33 +37,45 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
     try:
         for number, row in enumerate(rows, start=1):
             yield number, row
+    except DataError:
+        raise
     except UnicodeDecodeError as error:
         raise DataError(f"{path}, row {number + 1}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(
             f"{path}, after row {number}: the gz is truncated or broken ({error}); copy it again"
         ) from error
-    except (json.JSONDecodeError, csv.Error) as error:
+    except (pa.ArrowException, OSError) as error:  # pyarrow raises both for a damaged file
+        kind = "parquet file" if path.suffix == ".parquet" else "file"
+        raise DataError(f"{path}: not a readable {kind} ({_one_line(error)})") from error
+    except (ValueError, RecursionError, csv.Error) as error:  # json: bad syntax, too deep, too many digits
         raise DataError(f"{path}, row {number + 1}: cannot be parsed ({error})") from error
-    except pa.ArrowException as error:
-        raise DataError(f"{path}: not a readable parquet file ({error})") from error
     if number == 0:
         raise DataError(f"{path}: the file holds no rows")
 
 
 def _text_rows(path: Path) -> Iterator[Row]:
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8", newline="") as stream:
-        if ".csv" in path.suffixes:
-            yield from csv.DictReader(stream, strict=True)
+    with opener(path, "rb") as stream:
+        lines = _decoded(stream)
+        if path.name.endswith((".csv", ".csv.gz")):
+            yield from csv.DictReader(lines, strict=True)
             return
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
+        for number, line in enumerate((line for line in lines if line.strip()), start=1):
             row = json.loads(line)
             if not isinstance(row, dict):
                 raise DataError(f"{path}, row {number}: a JSON object is wanted, got {type(row).__name__}")
             yield row
+
+
+def _decoded(stream: Iterable[bytes]) -> Iterator[str]:
+    """Decode line by line, so that bytes that are not UTF-8 are met at their own row; drop Excel's leading mark."""
+    for number, line in enumerate(stream):
+        yield line.decode("utf-8" if number else "utf-8-sig")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _parquet(path: Path) -> Iterator[Row]:
@@ -99,7 +111,7 @@ class BadRows:
 
 
 def text_column(row: Row, column: str, path: Path, number: int, known: Sequence[str] | None = None) -> str | None:
-    """Return the row's text, or None where it is missing, null, blank or not a string.
+    """Return the row's text, or None where it is missing, null, blank, not a string or no valid Unicode.
 
     Raises:
         DataError: the file has no such column at all.
@@ -108,4 +120,13 @@ def text_column(row: Row, column: str, path: Path, number: int, known: Sequence[
         columns = ", ".join(map(str, known or row))
         raise DataError(f"{path}, row {number}: no column {column!r}; the columns are: {columns}")
     value = row[column]
-    return value if isinstance(value, str) and value.strip() else None
+    return value if isinstance(value, str) and value.strip() and is_unicode(value) else None
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text holds no half of a surrogate pair, which JSON can write and nothing after it can read."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

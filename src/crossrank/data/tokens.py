@@ -4,6 +4,7 @@
 hold the two equal.
 """
 
+import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crossrank.data.cache import ArrayWriter
+from crossrank.data.cache import ArrayWriter, save_array
 from crossrank.data.fingerprint import fingerprint
 from crossrank.errors import ModelError
 
@@ -60,7 +61,9 @@ class PairEncoder:
     @cached_property
     def fingerprint(self) -> str:
         """An id of the tokenizer's content and of `max_length`."""
-        return fingerprint("tokens-1", self.tokenizer.backend_tokenizer.to_str(), self.max_length)
+        content = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        state = {"truncation": None, "padding": None}  # what the last call asked for is no part of the tokenizer
+        return fingerprint("tokens-1", content | state, self.max_length)
 
     def encode(self, texts: Sequence[str]) -> list[TokenIds]:
         """Return the ids of each whole text, without special tokens."""
@@ -120,7 +123,7 @@ def write_tokens(encoder: PairEncoder, texts: Sequence[str], folder: Path) -> No
             stream.write(np.concatenate(ids).astype(dtype).tobytes())
             lengths.append(np.fromiter(map(len, ids), np.int64, len(ids)))
     offsets = np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum()
-    np.save(folder / "offsets.npy", offsets)
+    save_array(folder / "offsets.npy", offsets)
     with (
         ArrayWriter(folder / "ids.npy", (int(offsets[-1]),), dtype) as ids_file,
         raw.open("rb") as stream,

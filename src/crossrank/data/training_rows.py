@@ -2,13 +2,14 @@
 
 import json
 import logging
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from crossrank.data.cache import cached
+from crossrank.data.cache import cached, save_array
 from crossrank.data.fingerprint import fingerprint
 from crossrank.data.mining import NO_CANDIDATE, Miner, Policy, Pool, mine
 from crossrank.data.order import epoch_order
@@ -41,7 +42,7 @@ class TrainingRows:
         """Return the memory-mapped order of one epoch, written beside the rows when first asked for."""
 
         def build(folder: Path) -> None:
-            np.save(folder / "order.npy", epoch_order(len(self), seed, epoch))
+            save_array(folder / "order.npy", epoch_order(len(self), seed, epoch))
 
         made = cached(self.folder.with_name(f"{self.folder.name}-order-{seed}-{epoch}"), build)
         mapped: npt.NDArray[np.int64] = np.load(made / "order.npy", mmap_mode="r")
@@ -61,6 +62,8 @@ def prepare_rows(
     """
     built = _Builder(source, cache_dir)
     depth = pool_depth or policy.rank_max
+    if depth < policy.rank_max:
+        raise DataError(f"the pool holds {depth} candidates a question and the policy looks at {policy.rank_max}")
     texts_id = source.fingerprint()
     pool_id = fingerprint(texts_id, miner.fingerprint(), depth)
     tokens_id = fingerprint(texts_id, encoder.fingerprint)
@@ -95,17 +98,17 @@ def write_rows(pool: Pool, policy: Policy, folder: Path) -> None:
         raise DataError("the pool holds no question; the source gave no training pair")
     without = rows = 0
     names = {"questions": np.int32, "documents": np.int32, "labels": np.uint8}
-    streams = {name: (folder / f"{name}.raw").open("wb") for name in names}
-    for start in range(0, len(pool), QUESTIONS_PER_BLOCK):
-        stop = min(start + QUESTIONS_PER_BLOCK, len(pool))
-        block = _rows_of(pool, policy.select(pool, start, stop), start, stop)
-        without += int((np.bincount(block[0] - start, block[2] == 0, stop - start) == 0).sum())
-        rows += len(block[0])
-        for (name, dtype), values in zip(names.items(), block, strict=True):
-            streams[name].write(values.astype(dtype).tobytes())
+    with ExitStack() as opened:
+        streams = {name: opened.enter_context((folder / f"{name}.raw").open("wb")) for name in names}
+        for start in range(0, len(pool), QUESTIONS_PER_BLOCK):
+            stop = min(start + QUESTIONS_PER_BLOCK, len(pool))
+            block = _rows_of(pool, policy.select(pool, start, stop), start, stop)
+            without += int((np.bincount(block[0] - start, block[2] == 0, stop - start) == 0).sum())
+            rows += len(block[0])
+            for (name, dtype), values in zip(names.items(), block, strict=True):
+                streams[name].write(values.astype(dtype).tobytes())
     for name, dtype in names.items():
-        streams[name].close()
-        np.save(folder / f"{name}.npy", np.memmap(folder / f"{name}.raw", dtype, "r"))
+        save_array(folder / f"{name}.npy", np.memmap(folder / f"{name}.raw", dtype, "r"))
         (folder / f"{name}.raw").unlink()
     statistics = {"rows": rows, "questions": len(pool), "without_negatives": without}
     (folder / "rows.json").write_text(json.dumps(statistics))

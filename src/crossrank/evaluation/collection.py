@@ -76,13 +76,8 @@ class Collection:
         judged = _judgements(_file(folder, "qrels"), corpus, queries)
         ranked = self._first_stage(folder, corpus, queries)
         kept = [query for query in ranked if judged.get(query)]
-        if len(kept) < len(queries):
-            log.warning(
-                "%s: %d of %d queries have no judged document and are left out",
-                folder,
-                len(queries) - len(kept),
-                len(queries),
-            )
+        _warn_of(folder, "judged document", [query for query in queries if not judged.get(query)], len(queries))
+        _warn_of(folder, "candidates", [query for query in judged if query not in ranked], len(queries))
         return RerankingTask(
             name=folder.name,
             queries={query: queries[query] for query in kept},
@@ -97,6 +92,11 @@ class Collection:
             return _run(_file(folder, "bm25"), corpus, queries)
         log.info("%s: no bm25 file, so the first stage is computed with bm25s", folder)
         return bm25_run(queries, corpus, self.rerank_k)
+
+
+def _warn_of(folder: Path, lack: str, left_out: Sequence[str], queries: int) -> None:
+    if left_out:
+        log.warning("%s: %d of %d queries have no %s and are left out", folder, len(left_out), queries, lack)
 
 
 def bm25_run(queries: dict[str, str], corpus: dict[str, str], depth: int) -> dict[str, list[str]]:
@@ -138,16 +138,24 @@ def _texts(file: Path, with_titles: bool) -> dict[str, str]:
 
 
 def _judgements(file: Path, corpus: dict[str, str], queries: dict[str, str]) -> dict[str, list[str]]:
-    judged: dict[str, list[str]] = {}
+    judged: dict[str, dict[str, None]] = {}  # a judgement that stands twice counts once
     for number, row in read_rows(file):
         query = _value(row, "query-id", file, number)
         documents = row.get("corpus-id")
         for document in documents if isinstance(documents, list) else [_value(row, "corpus-id", file, number)]:
             _known(query, queries, "query", file, number)
             _known(str(document), corpus, "document", file, number)
-            if row.get("score") in (None, "") or float(row["score"]) > 0:
-                judged.setdefault(query, []).append(str(document))
-    return judged
+            if _is_relevant(row, file, number):
+                judged.setdefault(query, {})[str(document)] = None
+    return {query: list(documents) for query, documents in judged.items()}
+
+
+def _is_relevant(row: Row, file: Path, number: int) -> bool:
+    score = row.get("score")
+    try:
+        return score in (None, "") or float(score) > 0
+    except (TypeError, ValueError):
+        raise DataError(f"{file}, row {number}: 'score' must be a number, got {score!r}") from None
 
 
 def _run(file: Path, corpus: dict[str, str], queries: dict[str, str]) -> dict[str, list[str]]:

@@ -33,12 +33,13 @@ def ranking_metrics(relevant: npt.ArrayLike, scores: npt.ArrayLike, k: int) -> R
     relevant. A list of one relevant document is perfect.
 
     Raises:
-        DataError: a score is not a number.
+        DataError: a score is NaN or infinite.
     """
     relevance = np.asarray(relevant, np.int64)
     values = np.asarray(scores)
-    if np.isnan(values).any():
-        raise DataError(f"{int(np.isnan(values).sum())} of {len(values)} scores are NaN; the model is broken")
+    if not np.isfinite(values).all():
+        bad = int((~np.isfinite(values)).sum())
+        raise DataError(f"{bad} of {len(values)} scores are NaN or infinite; the model is broken")
     if not relevance.any():
         return NOTHING_FOUND
     if len(relevance) == 1:

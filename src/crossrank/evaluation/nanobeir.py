@@ -68,14 +68,14 @@ class NanoBEIR:
         corpus = dict(self._columns("corpus", split, "_id", "text"))
         queries = dict(self._columns("queries", split, "_id", "text"))
         ranked = dict(self._columns("bm25", split, "query-id", "corpus-ids"))
-        positives: dict[str, list[str]] = {}
+        positives: dict[str, dict[str, None]] = {}  # a judgement that stands twice counts once
         for query, found in self._columns("qrels", split, "query-id", "corpus-id"):
-            positives.setdefault(query, []).extend(found if isinstance(found, list) else [found])
+            positives.setdefault(query, {}).update(dict.fromkeys(found if isinstance(found, list) else [found]))
         return RerankingTask(
             name=f"{split}_R{self.rerank_k}",
             queries={query: queries[query] for query in ranked},
             candidates={query: [corpus[d] for d in ids[: self.rerank_k]] for query, ids in ranked.items()},
-            positives={query: [corpus[d] for d in positives.get(query, [])] for query in ranked},
+            positives={query: [corpus[d] for d in positives.get(query, ())] for query in ranked},
             at_k=self.at_k,
             always_rerank_positives=self.always_rerank_positives,
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -78,15 +79,22 @@ class Pretrained:
             ModelError: the weights do not fit a supported backbone.
         """
         config = self._config()
+        labelled = str((config.architectures or [""])[0]).endswith("ForSequenceClassification")
+        if labelled and config.num_labels != 1:
+            raise ModelError(f"a reranker has one label, {self.path} was trained with {config.num_labels}")
         config.num_labels = 1
+        folder = str(resolve(self._asset()))
         with torch.random.fork_rng(), _quiet_transformers():
             torch.manual_seed(seed)
-            classifier, report = AutoModelForSequenceClassification.from_pretrained(
-                str(resolve(self._asset())), config=config, dtype=torch.float32, output_loading_info=True,
-                use_safetensors=True,
-            )  # fmt: skip
+            try:
+                classifier, report = AutoModelForSequenceClassification.from_pretrained(
+                    folder, config=config, dtype=torch.float32, output_loading_info=True, use_safetensors=True
+                )
+            except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+                raise ModelError(f"{self.path} holds no weights of a {config.model_type}: {error}") from error
         new = sorted(report["missing_keys"])
-        unexpected = [name for name in new if not name.startswith(("classifier.", "score.", "head.", "bert.pooler."))]
+        backbone = f"{classifier.base_model_prefix}."
+        unexpected = [name for name in new if name.startswith(backbone) and ".pooler." not in name]
         if unexpected:
             raise ModelError(f"{self.path} does not hold the weights of a {config.model_type}: no {unexpected[:3]}")
         if new:
@@ -94,7 +102,11 @@ class Pretrained:
         return CrossEncoder(classifier, self.attention).train()
 
     def _config(self) -> Any:
-        config = AutoConfig.from_pretrained(str(resolve(self._asset())))
+        folder = str(resolve(self._asset()))
+        try:
+            config = AutoConfig.from_pretrained(folder)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{self.path} holds no config.json of a model that transformers knows: {error}") from error
         if self.pooling is not None:
             if config.model_type != "modernbert":
                 raise ModelError(f"pooling can be chosen for ModernBERT only, {config.model_type} has its own")
@@ -173,6 +185,8 @@ def _encoder(folder: str, config: Any, max_length: int | None) -> PairEncoder:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder} holds no tokenizer that transformers can load: {error}") from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where there are no files
+        raise ModelError(f"{folder} holds no tokenizer: there is no vocabulary beside the special tokens")
     allowed = longest_input(config)
     if max_length is not None and max_length > allowed:
         raise ModelError(f"max_length {max_length} is more than the {allowed} tokens that {config.model_type} can take")

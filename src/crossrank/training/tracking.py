@@ -66,7 +66,7 @@ def finish_wandb(failed: bool) -> None:
 
 
 def _can_reach_wandb() -> bool:
-    settings = wandb.Settings()
+    settings = wandb.setup().settings  # wandb.Settings() alone does not read WANDB_BASE_URL or the settings files
     if not (settings.api_key or wandb.api.api_key):
         return False
     url = urlsplit(settings.base_url)

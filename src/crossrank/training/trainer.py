@@ -9,6 +9,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 
 Precision = Literal["auto", "32-true", "bf16-mixed"]
@@ -72,9 +73,10 @@ class TrainerSpec:
             plugins=[AtomicCheckpointIO()],
             default_root_dir=run_dir,
             use_distributed_sampler=False,
+            enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),  # none unasked for
             enable_model_summary=False,
             num_sanity_val_steps=0,
-            log_every_n_steps=max_steps + 1,  # our callbacks log, at the steps they say
+            log_every_n_steps=max_steps,  # our callbacks log, at the steps they say
         )
 
 

@@ -11,6 +11,7 @@ import Stemmer
 
 from crossrank.data.fingerprint import fingerprint
 from crossrank.data.mining import Candidates, top_k
+from crossrank.errors import DataError
 from crossrank.hub import Asset
 
 BLOCK = 256  # questions scored at a time: the scores of one block are [256, documents] float32
@@ -38,9 +39,15 @@ class BM25Miner:
     def search(
         self, questions: Sequence[str], documents: Sequence[str], k: int, positives: Sequence[npt.NDArray[np.int32]]
     ) -> Iterator[Candidates]:
-        """Yield the candidates of consecutive blocks of questions; see `crossrank.data.mining.Miner`."""
+        """Yield the candidates of consecutive blocks of questions; see `crossrank.data.mining.Miner`.
+
+        Raises:
+            DataError: there is nothing to index.
+        """
         stemmer = Stemmer.Stemmer("english")
         words = bm25s.tokenize(list(documents), stopwords="en", stemmer=stemmer, show_progress=False)
+        if not words.vocab:
+            raise DataError(f"none of the {len(documents)} documents holds a word that BM25 could find it by")
         index = bm25s.BM25(k1=self.k1, b=self.b, method="lucene")
         index.index(words, show_progress=False)
         asked = bm25s.tokenize(list(questions), stopwords="en", stemmer=stemmer, return_ids=False, show_progress=False)

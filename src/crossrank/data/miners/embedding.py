@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from crossrank.data.fingerprint import file_fingerprint, fingerprint
 from crossrank.data.mining import Candidates, top_k
-from crossrank.hub import Asset, resolve
+from crossrank.hub import MODEL_FILES, Asset, resolve
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +37,11 @@ class EmbeddingMiner:
         return (self._asset(),)
 
     def fingerprint(self) -> str:
-        """Return an id of the embedder: the pinned revision, or the content of the local weights."""
+        """Return an id of the embedder: the content of its weights, tokenizer and settings."""
         folder = resolve(self._asset())
-        weights = [file_fingerprint(file) for file in sorted(folder.rglob("*.safetensors"))]
-        return fingerprint("embedding", weights or [self.path, self.revision], version("sentence-transformers"))
+        files = sorted(file for pattern in MODEL_FILES for file in folder.rglob(pattern))
+        content = {str(file.relative_to(folder)): file_fingerprint(file) for file in files}
+        return fingerprint("embedding", content or [self.path, self.revision], version("sentence-transformers"))
 
     def search(
         self, questions: Sequence[str], documents: Sequence[str], k: int, positives: Sequence[npt.NDArray[np.int32]]

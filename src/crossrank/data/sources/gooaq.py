@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import datasets
 
-from crossrank.data.fingerprint import fingerprint
+from crossrank.data.fingerprint import file_fingerprint, fingerprint
 from crossrank.data.pairs import QAPairs, Splits, split_dev
 from crossrank.errors import DataError
 from crossrank.hub import Asset, resolve
@@ -33,8 +34,10 @@ class GooAQ:
         return (self._asset(),)
 
     def fingerprint(self) -> str:
-        """Return an id of the revision, the rows taken and the split."""
-        return fingerprint("gooaq", self.path, self.revision, self.limit, self.dev_size, self.seed)
+        """Return an id of the revision, or of a local folder's content, and of the rows taken and the split."""
+        files = sorted(Path(self.path).expanduser().rglob("*"))  # none where the path is a hub id
+        content = [file_fingerprint(file) for file in files if file.is_file()]
+        return fingerprint("gooaq", content or self.path, self.revision, self.limit, self.dev_size, self.seed)
 
     def load(self) -> Splits:
         """Load the rows from the hub's cache, fetching them first where needed.
@@ -43,13 +46,24 @@ class GooAQ:
             AssetError: the data set cannot be fetched.
             DataError: it does not hold a question and an answer in every row.
         """
-        data = datasets.load_dataset(str(resolve(self._asset())), split=f"train[:{self.limit}]")
+        folder = resolve(self._asset())
+        try:
+            data = datasets.load_dataset(str(folder), split=f"train[:{self.limit}]")
+        except (datasets.exceptions.DatasetsError, FileNotFoundError, ValueError) as error:
+            raise DataError(f"{self.path}: no readable data set ({error.__cause__ or error})") from error
         missing = {"question", "answer"} - set(data.column_names)
         if missing:
             raise DataError(f"{self.path}: no column {sorted(missing)}; the columns are: {data.column_names}")
         if len(data) < self.limit:
             raise DataError(f"{self.path}: {len(data)} rows, fewer than source.limit = {self.limit}")
-        return split_dev(QAPairs(data["question"][:], data["answer"][:]), self.dev_size, self.seed)
+        return split_dev(QAPairs(self._texts(data, "question"), self._texts(data, "answer")), self.dev_size, self.seed)
+
+    def _texts(self, data: datasets.Dataset, column: str) -> list[str]:
+        texts: list[str] = data[column][:]
+        for number, text in enumerate(texts, start=1):
+            if not isinstance(text, str):
+                raise DataError(f"{self.path}, row {number}: {column!r} is not a text but {text!r}")
+        return texts
 
     def _asset(self) -> Asset:
         return Asset("dataset", self.path, self.revision)

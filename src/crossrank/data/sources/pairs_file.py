@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -62,9 +63,7 @@ class PairsFile:
         bad = BadRows(path, self.bad_rows)
         questions: list[str] = []
         answers: list[str] = []
-        for number, row in read_rows(path):
-            if limit is not None and number > limit:
-                break
+        for number, row in islice(read_rows(path), limit):
             question = text_column(row, self.question_column, path, number)
             answer = text_column(row, self.answer_column, path, number)
             if question is None or answer is None:

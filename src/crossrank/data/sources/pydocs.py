@@ -1,11 +1,13 @@
 """Questions and answers from the docstrings of installed packages: real text, no network.
 
-The question is a docstring's summary, the answer is its body. Files are parsed, never imported or executed.
+The question is a docstring's summary, the answer is the prose of its body, up to the first section (parameters,
+examples, formulas). Files are parsed, never imported or executed.
 """
 
 import ast
 import importlib.metadata
 import platform
+import re
 import sysconfig
 import warnings
 from collections import Counter
@@ -15,13 +17,20 @@ from pathlib import Path
 
 from crossrank.data.fingerprint import fingerprint
 from crossrank.data.pairs import QAPairs, Splits, split_dev
+from crossrank.data.readers import is_unicode
 from crossrank.errors import DataError
 from crossrank.hub import Asset
 
 STDLIB = "stdlib"
 SKIPPED_FOLDERS = {"test", "tests", "testing", "site-packages", "idlelib", "lib2to3", "turtledemo", "__pycache__"}
 QUESTION_WORDS = (4, 25)
-ANSWER_WORDS = (12, 400)
+ANSWER_WORDS = (12, 200)
+UNDERLINE = re.compile(r"\s*[-=~^*#]{3,}\s*")
+SECTION_TITLES = (
+    "arguments|args|attributes|examples?|inputs?|keyword args|notes?|outputs?|parameters|params|raises|references|"
+    "returns?|see also|shape|usage|warnings?|yields"
+)
+SECTION = re.compile(rf"\s*(?:(?:{SECTION_TITLES})\b.{{0,20}}:?\s*$|>>>|```|\.\. |::|:\w+[^:]*:)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,7 @@ class PyDocs:
     def fingerprint(self) -> str:
         """Return an id of the packages' versions, the filter and the split."""
         versions = {package: _version(package) for package in self.packages}
-        return fingerprint("pydocs-1", versions, QUESTION_WORDS, ANSWER_WORDS, self.limit, self.dev_size, self.seed)
+        return fingerprint("pydocs-2", versions, QUESTION_WORDS, ANSWER_WORDS, self.limit, self.dev_size, self.seed)
 
     def load(self) -> Splits:
         """Parse the packages and split their pairs.
@@ -80,9 +89,22 @@ def _package_pairs(package: str) -> Iterator[tuple[str, str]]:
     for file in _python_files(package):
         for docstring in _docstrings(file):
             summary, _, body = docstring.partition("\n\n")
-            question, answer = " ".join(summary.split()), " ".join(body.split())
+            question, answer = " ".join(summary.split()), _prose(body)
             if _within(question, QUESTION_WORDS) and _within(answer, ANSWER_WORDS):
                 yield question, answer
+
+
+def _prose(body: str) -> str:
+    """Return the text before the first section, on one line."""
+    kept: list[str] = []
+    for line in body.splitlines():
+        if SECTION.match(line):
+            break
+        if UNDERLINE.fullmatch(line):
+            kept = kept[:-1]  # what it underlines is a section's title
+            break
+        kept.append(line)
+    return " ".join(" ".join(kept).split())
 
 
 def _within(text: str, words: tuple[int, int]) -> bool:
@@ -92,15 +114,19 @@ def _within(text: str, words: tuple[int, int]) -> bool:
 def _docstrings(file: Path) -> Iterator[str]:
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)  # other people's escape sequences
+        warnings.simplefilter("ignore")  # other people's escape sequences; a DeprecationWarning until Python 3.12
         try:
             tree = ast.parse(file.read_bytes())
-        except (SyntaxError, ValueError):
-            return  # templates and deliberately broken files
+        except OSError as error:
+            raise DataError(
+                f"{file}: {error.strerror}, though its package lists it; install the package anew"
+            ) from error
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return  # templates, deliberately broken files, and expressions too deep to parse
     for node in ast.walk(tree):
         if isinstance(node, documented):
             docstring = ast.get_docstring(node)
-            if docstring:
+            if docstring and is_unicode(docstring):
                 yield docstring
 
 

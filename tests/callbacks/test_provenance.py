@@ -1,0 +1,55 @@
+import importlib.metadata
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import torch
+
+from crossrank.callbacks.provenance import PACKAGES, Provenance
+
+
+class Rows(list):
+    fingerprints = {"source": "abc", "rows": "def"}  # noqa: RUF012
+
+
+def _trainer():
+    return SimpleNamespace(datamodule=SimpleNamespace(rows=Rows(range(7))), precision="32-true", global_step=9)
+
+
+def test_everything_known_before_training_is_on_disk_before_the_first_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/private/train.py", "experiment=smoke"])
+    Provenance(str(tmp_path / "run")).on_train_start(_trainer(), None)
+    facts = json.loads((tmp_path / "run" / "provenance.json").read_text())
+
+    assert facts["packages"] == {name: importlib.metadata.version(name) for name in PACKAGES}
+    assert facts["packages"]["torch"].startswith("2.")
+    assert facts["data"] == {"rows": 7, "fingerprints": {"source": "abc", "rows": "def"}}
+    assert facts["command"] == ["train.py", "experiment=smoke"]
+    assert facts["precision"] == "32-true"
+    assert facts["machine"]["threads"] == torch.get_num_threads()
+    assert facts["code"].keys() == {"commit", "uncommitted_changes"}
+    assert "training_seconds" not in facts
+
+
+def test_the_end_adds_the_steps_and_the_duration(tmp_path, monkeypatch):
+    now = [1_800_000_000.0]
+    monkeypatch.setattr("crossrank.callbacks.provenance.time.time", lambda: now[0])
+    callback, trainer = Provenance(str(tmp_path)), _trainer()
+    callback.on_train_start(trainer, None)
+    started = json.loads(callback.file.read_text())
+    now[0] += 12.34
+    callback.on_train_end(trainer, None)
+    ended = json.loads(callback.file.read_text())
+    assert ended == {**started, "steps": 9, "training_seconds": 12.3}
+    assert ended["started"] == "2027-01-15T08:00:00Z"
+
+
+def test_code_outside_a_repository_has_no_commit_and_stops_nothing(tmp_path, monkeypatch):
+    def no_git(*_, **__):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(subprocess, "run", no_git)
+    callback = Provenance(str(tmp_path))
+    callback.on_train_start(_trainer(), None)
+    assert json.loads(callback.file.read_text())["code"] == {"commit": None, "uncommitted_changes": None}

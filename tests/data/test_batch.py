@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+import torch
+
+from crossrank.data.batch import PairBatch, collate
+
+TEXTS = [("what is a cat", "an animal"), ("who", "nobody knows who it was"), ("", "x"), ("what is a cat", "y z")]
+
+
+@pytest.fixture
+def batch(encoder) -> PairBatch:
+    pairs = [tuple(encoder.encode(list(pair))) for pair in TEXTS]
+    return collate(encoder, pairs, labels=np.array([1, 0, 0, 1], np.uint8), questions=[70, 4, 9, 70])
+
+
+def test_each_pair_stands_between_its_offsets_as_the_tokenizer_encodes_it(encoder, batch):
+    for i, (question, document) in enumerate(TEXTS):
+        own = slice(batch.offsets[i], batch.offsets[i + 1])
+        wanted = encoder.tokenizer(question, document, return_token_type_ids=True)
+        assert batch.input_ids[own].tolist() == wanted["input_ids"]
+        assert batch.token_type_ids[own].tolist() == wanted["token_type_ids"]
+        assert batch.position_ids[own].tolist() == list(range(len(wanted["input_ids"])))
+
+
+def test_a_batch_counts_its_pairs_tokens_and_longest_pair(encoder, batch):
+    lengths = [len(encoder.tokenizer(*pair)["input_ids"]) for pair in TEXTS]
+    assert (len(batch), batch.tokens, batch.longest) == (4, sum(lengths), max(lengths))
+    assert batch.offsets.tolist() == [0, *np.cumsum(lengths)]
+
+
+def test_types_are_those_the_model_and_the_kernels_want(batch):
+    wanted = {"offsets": torch.int32, "labels": torch.float32}
+    names = ("input_ids", "position_ids", "token_type_ids", "offsets", "labels", "query_index")
+    assert {name: getattr(batch, name).dtype for name in names} == {
+        name: wanted.get(name, torch.int64) for name in names
+    }
+
+
+def test_pairs_of_one_question_share_a_number_counted_from_0(batch):
+    assert batch.labels.tolist() == [1, 0, 0, 1]
+    assert batch.query_index[0] == batch.query_index[3]
+    assert sorted(set(batch.query_index.tolist())) == [0, 1, 2]
+
+
+def test_labels_default_to_0_and_each_pair_to_its_own_question(encoder):
+    pairs = [tuple(encoder.encode(["who", "me"]))] * 3
+    batch = collate(encoder, pairs)
+    assert batch.labels.tolist() == [0, 0, 0]
+    assert batch.query_index.tolist() == [0, 1, 2]
+
+
+def test_a_pair_longer_than_max_length_is_cut_to_it(encoder):
+    question, document = encoder.encode(["who " * 100, "me " * 100])
+    assert collate(encoder, [(question, document)]).longest == encoder.max_length
+
+
+def test_moving_a_batch_keeps_everything_and_moves_every_tensor(batch):
+    moved = batch.to("meta")
+    assert (moved.longest, len(moved), moved.tokens) == (batch.longest, len(batch), batch.tokens)
+    tensors = [value for value in vars(moved).values() if isinstance(value, torch.Tensor)]
+    assert len(tensors) == 6
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    same = batch.to("cpu")
+    assert all(
+        torch.equal(value, getattr(same, name)) if isinstance(value, torch.Tensor) else value == getattr(same, name)
+        for name, value in vars(batch).items()
+    )

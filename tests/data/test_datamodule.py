@@ -1,0 +1,193 @@
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+
+from crossrank.data.datamodule import Batching, PairDataModule
+from crossrank.data.miners.bm25 import BM25Miner
+from crossrank.data.mining import Policy
+from crossrank.data.order import epoch_order
+from crossrank.data.pairs import PairIndex, QAPairs, Splits
+from crossrank.data.tokens import PairEncoder
+from crossrank.errors import DataError
+
+WORDS = ["cat", "dog", "river", "stone", "music", "iron", "paper", "cloud", "winter", "engine", "bread", "ocean"]
+SEED = 12
+
+
+class Pairs:
+    """A source of random pairs that counts how often it is read."""
+
+    def __init__(self, count: int = 14) -> None:
+        rng = np.random.default_rng(count)
+        self.pairs = QAPairs(*([" ".join(rng.choice(WORDS, n)) for _ in range(count)] for n in (3, 8)))
+        self.loads = 0
+
+    def assets(self):
+        return ()
+
+    def fingerprint(self):
+        return f"pairs-{len(self.pairs)}"
+
+    def load(self):
+        self.loads += 1
+        return Splits(self.pairs, QAPairs(["dev"], ["dev"]))
+
+
+@pytest.fixture
+def module(encoder, tmp_path):
+    def make(accumulate: int = 1, source=None, policy=None, encoder=encoder, seed: int = SEED, **batching):
+        batching = Batching(**{"pairs_per_step": 6, **batching})
+        return PairDataModule(
+            source or Pairs(), BM25Miner(), policy or Policy(2), encoder, batching, tmp_path, seed, accumulate
+        )
+
+    return make
+
+
+def same(a, b) -> bool:
+    return a.longest == b.longest and all(
+        torch.equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(a) if f.name != "longest"
+    )
+
+
+def pairs_in(batch) -> list[tuple[tuple[int, ...], float]]:
+    parts = torch.tensor_split(batch.input_ids, batch.offsets[1:-1].long())
+    return [(tuple(ids.tolist()), label) for ids, label in zip(parts, batch.labels.tolist(), strict=True)]
+
+
+def test_batch_k_holds_the_pairs_that_stand_there_in_the_epochs_order(module, encoder):
+    data = module(epochs=2)
+    index, rows = PairIndex.of(data.source.pairs), data.rows
+    batches = list(data.train_dataloader())
+    assert len(batches) == data.max_steps == 2 * -(-len(rows) // 6)
+    for epoch in range(2):
+        wanted = [
+            (tuple(encoder.tokenizer(index.questions[q], index.documents[d])["input_ids"]), float(label))
+            for q, d, label in (
+                (rows.questions[i], rows.documents[i], rows.labels[i]) for i in epoch_order(len(rows), SEED, epoch)
+            )
+        ]
+        steps = len(batches) // 2
+        got = [pairs_in(batch) for batch in batches[epoch * steps : (epoch + 1) * steps]]
+        assert got == [wanted[start : start + 6] for start in range(0, len(wanted), 6)]
+
+
+def test_pairs_of_a_batch_share_a_query_index_exactly_when_they_share_a_question(module):
+    data = module(pairs_per_step=20)
+    batch = next(iter(data.train_dataloader()))
+    questions = data.rows.questions[epoch_order(len(data.rows), SEED, 0)[:20]]
+    same_question = questions[:, None] == questions
+    np.testing.assert_array_equal(batch.query_index[:, None] == batch.query_index, same_question)
+    assert same_question.sum() > 20
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_micro_batch_depends_on_its_position_alone(module, workers):
+    data = module(accumulate=2, epochs=3, workers=workers)
+    loader = data.train_dataloader()
+    streamed = list(loader)
+    asked = loader.dataset
+    assert len(streamed) == len(asked) == len(loader) == data.max_steps * 2
+    for position in np.random.default_rng(0).permutation(len(asked)):
+        assert same(asked[position], streamed[position])
+    assert not same(streamed[0], streamed[2 * data.plan.steps_per_epoch])  # the next epoch has another order
+
+
+@pytest.mark.parametrize("accumulate", [2, 3])
+def test_accumulation_splits_a_step_and_changes_none(module, accumulate):
+    whole, split = list(module(epochs=2).train_dataloader()), list(module(accumulate, epochs=2).train_dataloader())
+    steps = [split[start : start + accumulate] for start in range(0, len(split), accumulate)]
+    for one, parts in zip(whole, steps, strict=True):
+        assert sorted(pairs_in(one)) == sorted(pair for part in parts for pair in pairs_in(part))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_another_seed_is_another_order(module):
+    a, b = (next(iter(module(seed=seed).train_dataloader())) for seed in (1, 2))
+    assert not same(a, b)
+
+
+@pytest.mark.parametrize(
+    ("batching", "steps"),
+    [({}, 7), ({"epochs": 0.5}, 4), ({"epochs": 0.001}, 1), ({"epochs": 2}, 14), ({"epochs": 2, "max_steps": 3}, 3)],
+)
+def test_the_length_is_max_steps_or_a_number_of_epochs(module, batching, steps):
+    data = module(**batching)
+    assert len(data.rows) == 42  # 14 questions, each with its answer and 2 negatives: 7 steps of 6 pairs
+    assert data.max_steps == steps
+    assert len(list(data.train_dataloader())) == steps
+
+
+def test_preparing_again_reads_nothing_again(module):
+    source = Pairs()
+    module(source=source).prepare_data()
+    data = module(source=source)
+    data.prepare_data()
+    list(data.train_dataloader())
+    assert source.loads == 1
+
+
+def test_a_training_goes_on_at_the_saved_position(module):
+    whole = list(module(epochs=2, accumulate=2).train_dataloader())
+    data = module(epochs=2, accumulate=2)
+    data.load_state_dict({**data.state_dict(), "consumed": 17})
+    loader = data.train_dataloader()
+    rest = list(loader)
+    assert len(loader) == len(whole)  # Lightning compares the whole length with its own counter
+    assert len(rest) == len(whole) - 17
+    assert all(map(same, rest, whole[17:]))
+
+
+def test_a_position_saved_under_the_same_settings_is_accepted(module):
+    module().load_state_dict(module(workers=2, epochs=9).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({"seed": 13}, "seed"),
+        ({"pairs_per_step": 8}, "pairs_per_step"),
+        ({"accumulate": 2}, "accumulate"),
+        ({"policy": Policy(1)}, "rows"),
+        ({"source": Pairs(15)}, "rows"),
+    ],
+)
+def test_a_position_that_means_something_else_here_is_refused(module, changed, name):
+    state = module().state_dict()
+    with pytest.raises(DataError, match=rf"position means something else here: .*'{name}'"):
+        module(**changed).load_state_dict(state)
+
+
+def test_a_position_saved_with_another_tokenisation_is_refused(module, encoder):
+    state = module().state_dict()
+    with pytest.raises(DataError, match=r"'tokens'"):
+        module(encoder=PairEncoder(encoder.tokenizer, 32)).load_state_dict(state)
+
+
+def test_a_state_without_a_position_is_refused(module):
+    with pytest.raises(DataError, match="means something else"):
+        module().load_state_dict({"consumed": 3})
+
+
+def test_rows_that_give_no_step_are_refused_each_time(module):
+    data = module(source=Pairs(2), policy=Policy(1), accumulate=8, pairs_per_step=8)
+    for _ in range(2):
+        with pytest.raises(DataError, match="steps per epoch are 0: 4 pairs for 8 micro-batches"):
+            data.prepare_data()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"pairs_per_step": 0}, "steps per epoch would be 0"),
+        ({"epochs": 0}, "epochs > 0"),
+        ({"max_steps": 0}, "max_steps >= 1"),
+        ({"workers": -1}, "workers counts processes"),
+        ({"pool_depth": 0}, "pool_depth"),
+    ],
+)
+def test_impossible_batching_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        replace(Batching(), **settings)

@@ -1,0 +1,221 @@
+import json
+import logging
+from dataclasses import dataclass, field
+
+import datasets
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import mine_hard_negatives
+
+from crossrank.data import training_rows
+from crossrank.data.miners.bm25 import BM25Miner
+from crossrank.data.miners.embedding import EmbeddingMiner
+from crossrank.data.mining import Candidates, Policy, Pool, mine
+from crossrank.data.order import epoch_order
+from crossrank.data.pairs import PairIndex, QAPairs, Splits
+from crossrank.data.tokens import PairEncoder
+from crossrank.data.training_rows import prepare_rows, write_rows
+from crossrank.errors import DataError
+
+WORDS = ["cat", "dog", "river", "stone", "music", "iron", "paper", "cloud", "winter", "engine", "bread", "ocean"]
+
+
+def some_pairs(count: int = 40, seed: int = 0) -> QAPairs:
+    rng = np.random.default_rng(seed)
+    questions = [" ".join(rng.choice(WORDS, 3)) for _ in range(count)]
+    questions[10:13] = questions[3:4] * 3
+    return QAPairs(questions, [" ".join(rng.choice(WORDS, 6)) for _ in range(count)])
+
+
+@dataclass
+class CountingSource:
+    name: str = "one"
+    pairs: QAPairs = field(default_factory=some_pairs)
+    loads: int = 0
+
+    def assets(self):
+        return ()
+
+    def fingerprint(self):
+        return self.name
+
+    def load(self):
+        self.loads += 1
+        return Splits(self.pairs, QAPairs(["dev"], ["dev"]))
+
+
+@dataclass
+class CountingMiner:
+    k1: float = 1.5
+    searches: int = 0
+
+    def assets(self):
+        return ()
+
+    def fingerprint(self):
+        return BM25Miner(self.k1).fingerprint()
+
+    def search(self, questions, documents, k, positives):
+        self.searches += 1
+        yield from BM25Miner(self.k1).search(questions, documents, k, positives)
+
+
+@pytest.fixture
+def tokenised(monkeypatch):
+    """Return the list that every call of write_tokens is added to."""
+    calls = []
+    write = training_rows.write_tokens
+    monkeypatch.setattr(training_rows, "write_tokens", lambda *args: calls.append(args) or write(*args))
+    return calls
+
+
+def texts_of(rows, index: PairIndex) -> list[tuple[str, str, int]]:
+    return [
+        (index.questions[q], index.documents[d], int(label))
+        for q, d, label in zip(rows["questions"], rows["documents"], rows["labels"], strict=True)
+    ]
+
+
+def written(folder):
+    return {name: np.load(folder / f"{name}.npy") for name in ("questions", "documents", "labels")}
+
+
+@pytest.mark.parametrize("policy", [Policy(5, rank_max=20, margin=0.0), Policy(3, 1, 9)], ids=str)
+def test_rows_are_the_labelled_pairs_of_sentence_transformers(static_embedder, tmp_path, policy):
+    pairs = some_pairs()
+    index = PairIndex.of(pairs)
+    mine(index, EmbeddingMiner(str(static_embedder)), policy.rank_max, tmp_path)
+    write_rows(Pool.open(tmp_path), policy, tmp_path)
+    reference = mine_hard_negatives(
+        datasets.Dataset.from_dict({"question": pairs.questions, "answer": pairs.answers}),
+        SentenceTransformer(str(static_embedder), device="cpu"),
+        range_min=policy.rank_min, range_max=policy.rank_max, absolute_margin=policy.margin,
+        num_negatives=policy.negatives, sampling_strategy="top", output_format="labeled-pair", verbose=False,
+    )  # fmt: skip
+    got = texts_of(written(tmp_path), index)
+    assert sorted(got) == sorted((row["question"], row["answer"], row["label"]) for row in reference)
+    assert len(set(got)) == len(got)
+
+
+class Fixed:
+    """Finds the same candidates for every question."""
+
+    def __init__(self, ids) -> None:
+        self.ids = ids
+
+    def search(self, questions, documents, k, positives):
+        ids = np.tile(np.int32(self.ids[:k]), (len(questions), 1))
+        scores = np.tile(np.linspace(1, 0.5, k, dtype=np.float32), (len(questions), 1))
+        own = [np.float32([0.8 if q else 2.0] * len(positives[q])) for q in range(len(questions))]
+        yield Candidates(ids, scores, own)
+
+
+@pytest.mark.parametrize("block", [1, 2, 8192])
+def test_rows_stand_question_by_question_positives_first_then_negatives_by_score(tmp_path, monkeypatch, caplog, block):
+    monkeypatch.setattr(training_rows, "QUESTIONS_PER_BLOCK", block)
+    index = PairIndex.of(QAPairs(["p", "q", "p", "r"], ["a", "b", "c", "a"]), extra_documents=["d"])
+    mine(index, Fixed([3, 1, 2, 0]), 2, tmp_path)
+    write_rows(Pool.open(tmp_path), Policy(2, rank_max=2, margin=0.0), tmp_path)
+    assert texts_of(written(tmp_path), index) == [
+        ("p", "a", 1), ("p", "c", 1), ("p", "d", 0), ("p", "b", 0),
+        ("q", "b", 1), ("q", "c", 0), ("q", "a", 0),
+        ("r", "a", 1), ("r", "c", 0),
+    ]  # fmt: skip
+    assert json.loads((tmp_path / "rows.json").read_text()) == {"rows": 9, "questions": 3, "without_negatives": 0}
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_questions_without_a_negative_keep_their_answer_and_are_counted(tmp_path, caplog):
+    index = PairIndex.of(QAPairs(["p", "q", "r"], ["a", "b", "c"]))
+    mine(index, Fixed([0, 1, 2]), 2, tmp_path)
+    write_rows(Pool.open(tmp_path), Policy(1, rank_max=2, margin=0.4), tmp_path)
+    assert texts_of(written(tmp_path), index) == [("p", "a", 1), ("p", "b", 0), ("q", "b", 1), ("r", "c", 1)]
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warnings == ["2 of 3 questions have no negative under this policy and train on their answer alone"]
+
+
+def test_a_source_without_a_training_pair_is_refused(tmp_path, encoder):
+    source = CountingSource(pairs=QAPairs([], []))
+    with pytest.raises(DataError):
+        prepare_rows(source, CountingMiner(), Policy(), encoder, tmp_path)
+
+
+def test_an_interrupted_selection_leaves_no_rows_and_no_open_file(tmp_path, encoder, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Policy, "select", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_rows(CountingSource(), CountingMiner(), Policy(), encoder, tmp_path)
+    assert [file.name for file in (tmp_path / "rows").iterdir() if file.is_dir()] == []
+
+
+def test_rows_point_at_the_tokens_of_their_texts(tmp_path, encoder):
+    source = CountingSource()
+    rows = prepare_rows(source, CountingMiner(), Policy(3), encoder, tmp_path)
+    index = PairIndex.of(source.pairs)
+    assert len(rows) == len(rows.questions) == len(rows.documents) > len(source.pairs)
+    for q, d in zip(rows.questions, rows.documents, strict=True):
+        for ids, text in ((rows.question_tokens[q], index.questions[q]), (rows.document_tokens[d], index.documents[d])):
+            assert ids.tolist() == encoder.tokenizer.encode(text, add_special_tokens=False)
+
+
+def test_what_is_cached_is_neither_loaded_nor_mined_nor_tokenised_again(tmp_path, encoder, tokenised):
+    source, miner = CountingSource(), CountingMiner()
+    first = prepare_rows(source, miner, Policy(3), encoder, tmp_path)
+    assert (source.loads, miner.searches, len(tokenised)) == (1, 1, 2)
+    second = prepare_rows(source, miner, Policy(3), encoder, tmp_path)
+    assert (source.loads, miner.searches, len(tokenised)) == (1, 1, 2)
+    assert second.fingerprints == first.fingerprints
+    np.testing.assert_array_equal(second.documents, first.documents)
+
+
+def test_another_policy_is_another_choice_from_the_same_pool(tmp_path, encoder, tokenised):
+    source, miner = CountingSource(), CountingMiner()
+    made = [
+        prepare_rows(source, miner, policy, encoder, tmp_path, pool_depth=30)
+        for policy in (Policy(3, rank_max=30), Policy(2, 1, 9), Policy(3, rank_max=30, margin=0.0))
+    ]
+    assert (source.loads, miner.searches, len(tokenised)) == (1, 1, 2)
+    assert len({rows.fingerprints["rows"] for rows in made}) == 3
+    assert len({len(rows) for rows in made}) == 3
+
+
+def test_another_max_length_neither_mines_nor_loads_again(tmp_path, encoder, tokenised):
+    source, miner = CountingSource(), CountingMiner()
+    first = prepare_rows(source, miner, Policy(3), encoder, tmp_path)
+    second = prepare_rows(source, miner, Policy(3), PairEncoder(encoder.tokenizer, 32), tmp_path)
+    assert (source.loads, miner.searches) == (1, 1)
+    assert second.fingerprints["rows"] == first.fingerprints["rows"]
+    assert second.fingerprints["tokens"] != first.fingerprints["tokens"]
+
+
+def test_another_miner_mines_but_does_not_tokenise_again(tmp_path, encoder, tokenised):
+    source, other = CountingSource(), CountingMiner(k1=0.5)
+    first = prepare_rows(source, CountingMiner(), Policy(3), encoder, tmp_path)
+    second = prepare_rows(source, other, Policy(3), encoder, tmp_path)
+    assert (source.loads, other.searches, len(tokenised)) == (1, 1, 2)
+    assert {name for name, made in first.fingerprints.items() if made != second.fingerprints[name]} == {"pool", "rows"}
+
+
+def test_other_texts_start_from_the_beginning(tmp_path, encoder, tokenised):
+    first, other, miner = CountingSource(), CountingSource("two", some_pairs(seed=1)), CountingMiner()
+    made = [prepare_rows(source, miner, Policy(3), encoder, tmp_path).fingerprints for source in (first, other)]
+    assert (other.loads, miner.searches, len(tokenised)) == (1, 2, 4)
+    assert not set(made[0].values()) & set(made[1].values())
+
+
+def test_a_pool_shallower_than_the_policy_looks_is_refused(tmp_path, encoder):
+    source = CountingSource()
+    with pytest.raises(DataError, match="10 candidates a question and the policy looks at 100"):
+        prepare_rows(source, CountingMiner(), Policy(3), encoder, tmp_path, pool_depth=10)
+    assert source.loads == 0
+
+
+def test_the_order_of_an_epoch_is_written_once_and_mapped(tmp_path, encoder, monkeypatch):
+    rows = prepare_rows(CountingSource(), CountingMiner(), Policy(3), encoder, tmp_path)
+    for epoch in (0, 1):
+        np.testing.assert_array_equal(rows.order(12, epoch), epoch_order(len(rows), 12, epoch))
+    monkeypatch.setattr(training_rows, "epoch_order", lambda *_: pytest.fail("the order was there already"))
+    assert isinstance(rows.order(12, 1), np.memmap)

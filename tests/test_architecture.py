@@ -1,0 +1,165 @@
+"""The rules of the design that a reader relies on, read from the source."""
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from omegaconf import OmegaConf
+
+LIBRARY = ROOT / "src" / "crossrank"
+MODULES = sorted(LIBRARY.rglob("*.py"))
+PROGRAMS = sorted((ROOT / "src").glob("*.py"))
+SOURCES = [*MODULES, *PROGRAMS]
+NO_FRAMEWORK = ("losses", "models", "evaluation", "data", "inference")
+FRAMEWORKS = {"lightning", "pytorch_lightning", "hydra", "wandb"}
+
+LAYERS = {  # package: what of crossrank it may import besides itself
+    "errors": set(),
+    "hub": {"errors"},
+    "data": {"errors", "hub"},
+    "losses": {"errors"},
+    "models": {"errors", "hub", "data"},
+    "evaluation": {"errors", "hub", "data"},
+    "inference": {"errors", "hub", "data", "models", "evaluation"},
+    "analysis": {"errors", "evaluation"},
+    "callbacks": {"errors", "hub", "data", "losses", "models", "evaluation", "inference", "training"},
+    "training": {"errors", "hub", "data", "losses", "models", "evaluation", "inference", "analysis", "callbacks"},
+    "config": {"errors", "hub", "data", "losses", "models", "evaluation", "callbacks", "training"},
+    "__init__": {"errors", "inference"},
+}
+
+
+def name(file: Path) -> str:
+    return file.relative_to(ROOT).as_posix()
+
+
+def package(file: Path) -> str:
+    return Path(file.relative_to(LIBRARY).parts[0]).stem
+
+
+def tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def imports(file: Path) -> set[str]:
+    """Every module that is imported anywhere in a file, in functions and under TYPE_CHECKING too."""
+    found = set()
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name(file)}: a relative import"
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def roots(file: Path) -> set[str]:
+    return {module.partition(".")[0] for module in imports(file)}
+
+
+def test_the_reader_of_imports_sees_them_everywhere(tmp_path):
+    file = tmp_path / "m.py"
+    file.write_text("import a.b\ndef f():\n    from c.d import e\nif TYPE_CHECKING:\n    import g as h\n")
+    assert imports(file) == {"a.b", "c.d", "c.d.e", "g"}
+    assert roots(file) == {"a", "c", "g"}
+
+
+@pytest.mark.parametrize("file", MODULES, ids=name)
+def test_imports_go_one_way(file):
+    inside = {module.split(".")[1] for module in imports(file) if module.startswith("crossrank.")}
+    known = {package(other) for other in MODULES}
+    allowed = LAYERS[package(file)] | {package(file)}
+    assert inside & known <= allowed, f"{name(file)} imports {sorted(inside & known - allowed)}"
+
+
+def test_every_package_has_its_layer():
+    assert {package(file) for file in MODULES} == set(LAYERS)
+
+
+@pytest.mark.parametrize("file", MODULES, ids=name)
+def test_frameworks_stay_where_they_belong(file):
+    allowed = set(FRAMEWORKS)
+    if package(file) in NO_FRAMEWORK:
+        allowed = {"lightning"} if name(file) == "src/crossrank/data/datamodule.py" else set()
+    elif name(file) != "src/crossrank/config.py":
+        allowed -= {"hydra"}
+    assert roots(file) & FRAMEWORKS <= allowed
+
+
+@pytest.mark.parametrize("file", MODULES, ids=name)
+def test_nothing_in_the_library_imports_the_programs(file):
+    assert "src" not in roots(file)
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=name)
+def test_sizes(file):
+    lines = file.read_text(encoding="utf-8").count("\n")
+    assert lines <= 250, f"{lines} lines"
+    for node in ast.walk(tree(file)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            length = node.end_lineno - node.lineno + 1
+            assert length <= 60, f"{node.name} has {length} lines"
+
+
+def test_the_median_function_is_short():
+    functions = [n for file in SOURCES for n in ast.walk(tree(file)) if isinstance(n, ast.FunctionDef)]
+    lengths = sorted(n.end_lineno - n.lineno + 1 for n in functions)
+    assert lengths[len(lengths) // 2] < 12
+
+
+@pytest.mark.parametrize("file", PROGRAMS, ids=name)
+def test_programs_are_thin(file):
+    lines = file.read_text(encoding="utf-8").count("\n")
+    assert lines <= 60, f"{lines} lines"
+
+
+def test_no_drawer_for_odds_and_ends():
+    names = {part for file in SOURCES for part in file.relative_to(ROOT).with_suffix("").parts}
+    assert not names & {"utils", "util", "helpers", "helper", "common", "misc"}
+
+
+@pytest.mark.parametrize("file", MODULES, ids=name)
+def test_the_library_does_not_print(file):
+    calls = [n.func.id for n in ast.walk(tree(file)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+    assert "print" not in calls
+
+
+@pytest.mark.parametrize("file", MODULES, ids=name)
+def test_constructors_take_no_open_ended_arguments(file):
+    """Or else a typo in a config would go through."""
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.FunctionDef) and node.name in ("__init__", "__new__"):
+            assert node.args.kwarg is None, f"{name(file)}, line {node.lineno}"
+
+
+def targets(node) -> set[str]:
+    if OmegaConf.is_dict(node):
+        own = {node._get_node("_target_")._value()} if "_target_" in node else set()
+        return own.union(*(targets(node._get_node(key)) for key in node))
+    return set()
+
+
+def test_whatever_a_config_builds_of_ours_takes_no_open_ended_arguments():
+    found = set().union(*(targets(OmegaConf.load(file)) for file in (ROOT / "conf").rglob("*.yaml")))
+    ours = sorted(target for target in found if target.startswith("crossrank."))
+    assert len(ours) > 10
+    for target in ours:
+        module, _, attribute = target.rpartition(".")
+        parameters = inspect.signature(getattr(importlib.import_module(module), attribute)).parameters.values()
+        assert all(p.kind is not p.VAR_KEYWORD for p in parameters), target
+
+
+@pytest.mark.parametrize("file", [file for file in MODULES if file.name != "__init__.py"], ids=name)
+def test_module_has_a_test_file_that_mirrors_it(file):
+    folder = ROOT / "tests" / file.relative_to(LIBRARY).parent
+    assert list(folder.glob(f"test_{file.stem}*.py")), f"no {name(folder)}/test_{file.stem}*.py"
+
+
+def test_test_files_have_unique_names():
+    """Without __init__.py pytest imports them all as top-level modules."""
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    assert len({file.stem for file in files}) == len(files)
+    assert not list((ROOT / "tests").rglob("__init__.py"))

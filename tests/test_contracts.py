@@ -1,0 +1,149 @@
+"""What every loss, schedule, source, miner, evaluator and backbone in conf/ promises; a new one is covered unasked."""
+
+import inspect
+import typing
+
+import pytest
+import torch
+from test_configs import COMPONENT_CHOICES, run_with
+
+from crossrank.data.mining import Miner
+from crossrank.data.pairs import Source
+from crossrank.evaluation import Evaluator
+from crossrank.hub import Asset
+from crossrank.losses import Loss
+from crossrank.models.backbones import Backbone
+from crossrank.training.optim import Schedule
+
+PAIRS = 24
+
+
+def choices(group):
+    return [choice for name, choice in COMPONENT_CHOICES if name == group]
+
+
+def built(group, choice):
+    return getattr(run_with(group, choice), group)
+
+
+def batch(seed, scale=2.0):
+    """Four questions with six documents each, the first of each relevant, in any order."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(PAIRS, generator=generator) * scale
+    labels = torch.zeros(4, 6)
+    labels[:, 0] = 1
+    order = torch.randperm(PAIRS, generator=generator)
+    query_index = torch.arange(4).repeat_interleave(6)
+    return logits, labels.flatten()[order], query_index[order]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("choice", choices("loss"))
+class TestLoss:
+    def test_is_a_finite_float32_scalar(self, choice, seed):
+        loss = built("loss", choice)
+        logits, labels, query_index = batch(seed)
+        for scale, dtype in ((1.0, torch.float32), (50.0, torch.float32), (0.0, torch.float32), (1.0, torch.bfloat16)):
+            value = loss((logits * scale).to(dtype), labels, query_index)
+            assert value.shape == ()
+            assert value.dtype == torch.float32
+            assert torch.isfinite(value)
+            assert value == loss((logits * scale).to(dtype).float(), labels, query_index)
+
+    def test_sends_a_finite_gradient_to_the_logits_and_has_nothing_to_train(self, choice, seed):
+        loss = built("loss", choice)
+        logits, labels, query_index = batch(seed)
+        before = labels.clone(), query_index.clone()
+        logits.requires_grad_()
+        loss(logits, labels, query_index).backward()
+        assert torch.isfinite(logits.grad).all()
+        assert logits.grad.count_nonzero() > 0
+        assert labels.grad is None
+        assert list(getattr(loss, "parameters", list)()) == []
+        assert torch.equal(labels, before[0])
+        assert torch.equal(query_index, before[1])
+
+    def test_does_not_depend_on_the_order_of_pairs(self, choice, seed):
+        loss = built("loss", choice)
+        logits, labels, query_index = batch(seed)
+        order = torch.randperm(PAIRS, generator=torch.Generator().manual_seed(100 + seed))
+        permuted = loss(logits[order], labels[order], query_index[order])
+        torch.testing.assert_close(permuted, loss(logits, labels, query_index), rtol=1e-5, atol=1e-6)
+
+    def test_falls_when_a_positive_rises_and_when_a_negative_falls(self, choice, seed):
+        loss = built("loss", choice)
+        logits, labels, query_index = batch(seed)
+        value = loss(logits, labels, query_index)
+        for label, change in ((1, 0.5), (0, -0.5)):
+            for pair in (labels == label).nonzero().flatten()[:4]:
+                better = logits.clone()
+                better[pair] += change
+                assert loss(better, labels, query_index) < value
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 10, 1000, 36_151])
+@pytest.mark.parametrize("choice", choices("schedule"))
+def test_schedule_gives_a_share_of_the_learning_rate_at_every_step(choice, total):
+    schedule = built("schedule", choice)
+    factors = [schedule.factor(step, total) for step in range(total)]
+    assert all(0 <= factor <= 1 for factor in factors)
+    assert all(isinstance(factor, float) for factor in factors)
+    if total >= 10:
+        assert max(factors) > 0.9  # nearly all of lr is reached at some step
+
+
+PROTOCOLS = {"source": Source, "miner": Miner, "model": Backbone, "schedule": Schedule, "loss": Loss}
+
+
+def methods(protocol):
+    return {name: member for name, member in vars(protocol).items() if inspect.isfunction(member)} | {
+        name: member for name, member in vars(protocol).items() if name == "__call__"
+    }
+
+
+def shape(function):
+    """Names and kinds of the parameters, without self."""
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    return [(p.name, p.kind) for p in parameters]
+
+
+def check_protocol(component, protocol):
+    names = [name for name in methods(protocol) if name == "__call__" or not name.startswith("_")]
+    assert names
+    for name in names:
+        promised = methods(protocol)[name]
+        kept = getattr(type(component), name)
+        if isinstance(component, torch.nn.Module) and name == "__call__":
+            kept = type(component).forward
+        assert shape(kept) == shape(promised), name
+        returns = typing.get_type_hints(promised)["return"], typing.get_type_hints(kept)["return"]
+        assert returns[0] == returns[1] or issubclass(returns[1], typing.get_origin(returns[0]) or returns[0])
+
+
+@pytest.mark.parametrize(("group", "choice"), [pair for pair in COMPONENT_CHOICES if pair[0] in PROTOCOLS])
+def test_component_keeps_its_protocol(group, choice):
+    check_protocol(built(group, choice), PROTOCOLS[group])
+
+
+@pytest.mark.parametrize("choice", choices("evaluators"))
+def test_evaluator_keeps_its_protocol(choice):
+    run = run_with("evaluators", choice)
+    for evaluator in run.evaluation.evaluators.values():
+        check_protocol(evaluator, Evaluator)
+        assert isinstance(evaluator.at_k, int)
+        assert all(isinstance(name, str) and "/" not in name for name in evaluator.datasets)
+        assert len(set(evaluator.datasets)) == len(evaluator.datasets) > 0
+
+
+@pytest.mark.parametrize(
+    ("group", "choice"), [pair for pair in COMPONENT_CHOICES if pair[0] in ("source", "miner", "model", "evaluators")]
+)
+def test_what_has_to_be_fetched_is_known_without_fetching(group, choice, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **options: pytest.fail("fetched"))
+    run = run_with(group, choice)
+    parts = run.evaluation.evaluators.values() if group == "evaluators" else [getattr(run, group)]
+    for part in parts:
+        assets = part.assets()
+        assert all(isinstance(asset, Asset) for asset in assets)
+        local = [asset for asset in assets if asset.path.startswith("pypi:")]
+        assert all(asset.revision for asset in assets if asset not in local), "a hub asset without a pinned revision"

@@ -1,0 +1,73 @@
+"""The README is executable: what it tells a person to type is checked here."""
+
+import re
+import shlex
+import subprocess
+
+import pytest
+from conftest import ROOT
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from crossrank.config import RerankConfig, build_training_run, validate
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line.partition(" #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
+PROGRAMS = sorted(
+    {c for c in COMMANDS if c.startswith("python -m src.")} | set(re.findall(r"`(python -m src\.[^`]*=[^`]*)`", README))
+)
+PLACEHOLDERS = {"FILE": str(ROOT / "README.md"), "FOLDER": str(ROOT), "DEV_FILE": str(ROOT / "README.md")}
+
+
+def _overrides(command):
+    words = [word for word in shlex.split(command)[3:] if word != "-m"]
+    for name, path in PLACEHOLDERS.items():
+        words = [re.sub(rf"(?<=[=\[,]){name}(?=[\],]|$)", path, word) for word in words]
+    return [re.sub(r"=([^\[,]+),.*", r"=\1", word) for word in words]  # of a sweep, the first value
+
+
+def test_it_is_short_and_names_commands():
+    assert len(README.splitlines()) <= 150
+    assert {"make train", "make test"} <= set(COMMANDS)
+    assert len(PROGRAMS) >= 5
+
+
+@pytest.mark.parametrize("command", PROGRAMS)
+def test_each_program_call_composes_and_passes_the_gate(command, tmp_path):
+    program = shlex.split(command)[2].removeprefix("src.")
+    assert (ROOT / "src" / f"{program}.py").is_file()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose(program, _overrides(command))
+    OmegaConf.set_struct(cfg, False)
+    if program == "train":
+        cfg.run_dir = str(tmp_path)
+        if "FILE" not in command:
+            build_training_run(cfg)
+        else:
+            validate(cfg)
+    else:
+        validate(cfg, RerankConfig)
+
+
+@pytest.mark.parametrize("command", sorted({c for c in COMMANDS if c.startswith("make ")}))
+def test_each_make_target_exists(command):
+    done = subprocess.run(["make", "-n", *shlex.split(command)[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_tree_is_true():
+    tree = README.split("```text\n", 1)[1].split("```", 1)[0]
+    named, parents = set(), {0: ROOT}
+    for line in tree.splitlines():
+        match = re.match(r"^([│ ]*)[├└]── (\S+)", line)
+        if match:
+            depth = len(match[1]) // 4
+            path = parents[depth] / match[2].rstrip("/")
+            parents[depth + 1] = path
+            named.add(path)
+            assert path.exists(), f"the README's tree names {path.relative_to(ROOT)}, which is not there"
+    folders = {path for path in (ROOT / "src" / "crossrank").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    folders = {path for path in folders if path.suffix != ".egg-info"}
+    assert folders <= named
+    assert {path for path in (ROOT / "src").glob("*.py") if path.name != "__init__.py"} <= named

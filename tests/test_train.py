@@ -1,0 +1,174 @@
+import gzip
+import json
+import shutil
+import time
+
+import pandas as pd
+import pytest
+from conftest import ROOT, SHARED, needs_shared_data, run_program
+from sentence_transformers import CrossEncoder
+
+from crossrank.analysis.runs import RunFolder
+
+
+def test_a_run_leaves_everything_a_person_looks_for(smoke_run):
+    names = {path.name for path in smoke_run.folder.iterdir()}
+    assert {"config.yaml", "provenance.json", "metrics.jsonl", "evaluations", "checkpoints", "export", "report.md",
+            "result.json", "train.log"} <= names  # fmt: skip
+    steps = RunFolder(smoke_run.folder).evaluations["step"].unique()
+    assert list(steps) == [0, 3, 6]  # before the first step, every 3, after the last
+
+
+def test_a_run_ends_with_a_table_and_the_command_to_use_the_model(smoke_run):
+    last = smoke_run.output.splitlines()[-5:]
+    assert "first stage" in smoke_run.output
+    assert "95 % interval" in smoke_run.output
+    assert f"python -m src.rerank reranker={smoke_run.folder / 'export'}" in last[-1]
+    assert "Traceback" not in smoke_run.output
+
+
+def test_no_bar_and_no_repeated_line_in_a_file(smoke_run):
+    lines = [line[9:] for line in smoke_run.output.splitlines() if line[2:3] == ":"]
+    assert "\r" not in smoke_run.output
+    assert len(lines) == len(set(lines))
+    assert any("step 6 of 6: loss" in line and "pairs/s" in line and "tokens/s" in line for line in lines)
+
+
+def test_the_report_holds_the_same_numbers_as_the_evaluations(smoke_run):
+    run = RunFolder(smoke_run.folder)
+    best = run.evaluations[
+        (run.evaluations["step"] == run.result["best_step"]) & (run.evaluations["metric"] == "ndcg@10")
+    ]
+    assert f"{best['value'].mean():.4f}" in (smoke_run.folder / "report.md").read_text()
+    assert best["value"].mean() == pytest.approx(run.result["best_value"])
+
+
+def test_the_exported_model_scores_as_the_best_step_did(smoke_run):
+    """The evaluation's own rows, made again by sentence-transformers from the exported folder."""
+    from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
+
+    from crossrank.config import build_training_run
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", ["experiment=smoke", f"cache_dir={smoke_run.cache}", "run_dir=nowhere"])
+    evaluator = build_training_run(cfg).evaluation.evaluators["held_out"]
+    task = evaluator._task
+    samples = [
+        {"query": task.queries[q], "positive": list(task.positives[q]), "documents": list(task.candidates[q])}
+        for q in task.queries
+    ]
+    peer = CrossEncoderRerankingEvaluator(samples, always_rerank_positives=False, write_csv=False)
+    metrics = peer(CrossEncoder(str(smoke_run.folder / "export"), device="cpu"))
+    run = RunFolder(smoke_run.folder)
+    best = run.evaluations[run.evaluations["step"] == run.result["best_step"]]
+    ours = best.groupby("metric")[["value", "base_value"]].mean()
+    for metric in ("map", "mrr@10", "ndcg@10"):
+        assert ours.loc[metric, "value"] == pytest.approx(metrics[metric], abs=1e-6)
+        assert ours.loc[metric, "base_value"] == pytest.approx(metrics[f"base_{metric}"], abs=1e-9)
+
+
+def test_the_same_seed_gives_the_same_run_bit_for_bit(smoke_run, tmp_path):
+    done = run_program(
+        "src.train", "experiment=smoke", f"hydra.run.dir={tmp_path}", f"cache_dir={smoke_run.cache}", "data.workers=2"
+    )
+    assert done.returncode == 0, done.stderr
+    weights = [(folder / "export" / "model.safetensors").read_bytes() for folder in (smoke_run.folder, tmp_path)]
+    assert weights[0] == weights[1]
+
+
+def test_a_multirun_makes_one_folder_a_job_and_wandb_one_run_a_job(tmp_path, cache_dir):
+    done = run_program(
+        "src.train", "-m", "experiment=smoke", "optimizer.lr=1e-5,2e-5", "logger=wandb", "data.max_steps=2",
+        f"hydra.sweep.dir={tmp_path}", f"cache_dir={cache_dir}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = [json.loads((tmp_path / job / "result.json").read_text()) for job in ("0", "1")]
+    assert [result["best_step"] for result in results] == [2, 2]
+    tracked = [list((tmp_path / job / "wandb").glob("offline-run-*/run-*.wandb")) for job in ("0", "1")]
+    assert [len(files) for files in tracked] == [1, 1]
+    assert tracked[0][0].name != tracked[1][0].name
+    assert "wandb sync" in done.stdout
+
+
+def test_a_failing_job_does_not_end_a_multirun(tmp_path, cache_dir):
+    done = run_program(
+        "src.train", "-m", "experiment=smoke", "optimizer.lr=-1,1e-5", "data.max_steps=1",
+        f"hydra.sweep.dir={tmp_path}", f"cache_dir={cache_dir}",
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert not (tmp_path / "0" / "result.json").exists()
+    assert (tmp_path / "1" / "result.json").exists()
+
+
+def test_without_a_hub_the_mission_stops_at_once_and_names_both_remedies(tmp_path):
+    started = time.monotonic()
+    done = run_program("src.train", "experiment=gooaq_bce", f"hydra.run.dir={tmp_path}")
+    assert time.monotonic() - started < 20
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    for wanted in ("sentence-transformers/gooaq", "static-retrieval-mrl-en-v1", "answerdotai/ModernBERT-base",
+                   "sentence-transformers/NanoBEIR-en", "source=pairs", "experiment=quickstart"):  # fmt: skip
+        assert wanted in done.stderr
+
+
+def test_a_bad_config_is_refused_with_every_problem_and_no_traceback(tmp_path):
+    done = run_program(
+        "src.train", "experiment=smoke", "+optimizer.lrr=1", "policy.negatives=0", f"hydra.run.dir={tmp_path}"
+    )
+    assert done.returncode == 2
+    assert "optimizer.lrr: no such key; did you mean 'lr'?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [
+    (["--help"], "experiment=quickstart"),
+    (["experiment=gooaq_bce", "--cfg", "job"], "pos_weight: 5"),
+    (["experiment=gooaq_bce", "--cfg", "job", "--resolve", "run_dir=x"], "pos_weight: 5"),
+    (["--info", "searchpath"], "conf"),
+])  # fmt: skip
+def test_hydras_own_options_work(arguments, expected, tmp_path):
+    done = run_program("src.train", *arguments)
+    assert done.returncode == 0, done.stderr
+    if expected != "pos_weight: 5" or "--resolve" in arguments:
+        assert expected in done.stdout
+
+
+def _head(source, target, rows):
+    with gzip.open(source, "rt") as reader, gzip.open(target, "wt") as writer:
+        writer.writelines(line for _, line in zip(range(rows), reader, strict=False))
+
+
+@needs_shared_data
+def test_the_mission_runs_on_local_files(tmp_path, cache_dir):
+    """experiment=gooaq_bce with local pairs, local collections and a small ModernBERT with the real tokenizer."""
+    _head(SHARED / "qa-mix" / "pairs.jsonl.gz", tmp_path / "pairs.jsonl.gz", 300)
+    _head(SHARED / "qa-mix" / "dev_pairs.jsonl.gz", tmp_path / "dev.jsonl.gz", 20)
+    folders = []
+    for name in ("nano-msmarco-dl19", "nano-nq"):
+        folders.append(tmp_path / name)
+        shutil.copytree(SHARED / name, folders[-1])
+        for stem in ("queries", "bm25"):
+            _head(SHARED / name / f"{stem}.jsonl.gz", folders[-1] / f"{stem}.jsonl.gz", 3)
+        kept = {json.loads(line)["_id"] for line in gzip.open(folders[-1] / "queries.jsonl.gz", "rt")}
+        rows = [
+            line for line in gzip.open(SHARED / name / "qrels.jsonl.gz", "rt") if json.loads(line)["query-id"] in kept
+        ]
+        with gzip.open(folders[-1] / "qrels.jsonl.gz", "wt") as stream:
+            stream.writelines(rows)
+    run = tmp_path / "run"
+    done = run_program(
+        "src.train", "experiment=gooaq_bce", "source=pairs", f"source.path={tmp_path}/pairs.jsonl.gz",
+        f"source.dev_path={tmp_path}/dev.jsonl.gz", "miner=bm25", "model=tiny", f"model.tokenizer={SHARED}/modernbert-base",
+        "model.layers=4", "evaluators=[gooaq_dev,collection]", f"evaluators.collection.paths=[{','.join(map(str, folders))}]",
+        "evaluators.collection.rerank_k=20", "data.max_steps=4", "data.workers=2", "callbacks.evaluation.every_n_steps=2",
+        "callbacks.throughput.every_n_steps=2", f"hydra.run.dir={run}", f"cache_dir={cache_dir}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    evaluations = RunFolder(run).evaluations
+    assert set(evaluations["dataset"]) == {"gooaq-dev", "nano-msmarco-dl19", "nano-nq"}
+    assert set(evaluations["step"]) == {0, 2, 4}
+    counts = evaluations[evaluations["step"] == 4].groupby("dataset")["query_id"].nunique()
+    assert counts.to_dict() == {"gooaq-dev": 20, "nano-msmarco-dl19": 3, "nano-nq": 3}
+    assert isinstance(pd.read_parquet(run / "evaluations" / "step=000004-collection.parquet"), pd.DataFrame)
+    assert CrossEncoder(str(run / "export"), device="cpu").predict([("a question", "an answer")]).shape == (1,)

