@@ -10,7 +10,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 CHATTY = ("httpx", "sentence_transformers", "lightning.pytorch", "lightning.fabric", "bm25s", "matplotlib")
-NOISE = (".*treespec, LeafSpec.*", ".*does not have many workers.*", ".*smaller than the logging interval.*")
+NOISE = (".*treespec, LeafSpec.*", ".*does not have many workers.*")
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
@@ -18,10 +18,6 @@ def main(cfg: DictConfig) -> None:
     """Check the config, run it, and show what came of it."""
     from crossrank.errors import CrossrankError
 
-    for name in CHATTY:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in NOISE:
-        warnings.filterwarnings("ignore", message=message)
     try:
         _run(cfg)
     except CrossrankError as error:
@@ -36,8 +32,12 @@ def _run(cfg: DictConfig) -> None:
 
     from crossrank.analysis.summary import as_table
     from crossrank.config import build_training_run
-    from crossrank.training.run import execute
+    from crossrank.run import execute
 
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
     run = build_training_run(cfg)
     run.run_dir.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(cfg, run.run_dir / "config.yaml", resolve=True)

@@ -25,8 +25,9 @@ needs_shared_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared d
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _two_threads():
-    torch.set_num_threads(2)
+def _one_thread():
+    """Tiny tensors: a second thread only waits."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

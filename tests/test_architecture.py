@@ -26,8 +26,9 @@ LAYERS = {  # package: what of crossrank it may import besides itself
     "inference": {"errors", "hub", "data", "models", "evaluation"},
     "analysis": {"errors", "evaluation"},
     "callbacks": {"errors", "hub", "data", "losses", "models", "evaluation", "inference", "training"},
-    "training": {"errors", "hub", "data", "losses", "models", "evaluation", "inference", "analysis", "callbacks"},
-    "config": {"errors", "hub", "data", "losses", "models", "evaluation", "callbacks", "training"},
+    "training": {"errors", "hub", "data", "losses", "models"},
+    "run": {"errors", "hub", "data", "losses", "models", "analysis", "callbacks", "training"},
+    "config": {"errors", "evaluation", "callbacks", "run"},
     "__init__": {"errors", "inference"},
 }
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from crossrank.callbacks.evaluation import PeriodicEvaluation
 from crossrank.config import RerankConfig, build_training_run, validate
 from crossrank.errors import ConfigError
-from crossrank.training.run import TrainingRun
+from crossrank.run import TrainingRun
 
 
 def smoke(*overrides, conf=ROOT / "conf"):

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from crossrank.config import COMPONENTS, build_training_run
 from crossrank.evaluation import produced_keys
-from crossrank.training.run import TrainingRun
+from crossrank.run import TrainingRun
 
 CONF = ROOT / "conf"
 FILES = sorted(file.relative_to(CONF) for file in CONF.rglob("*.yaml"))

@@ -3,7 +3,6 @@ import json
 import shutil
 import time
 
-import pandas as pd
 import pytest
 from conftest import ROOT, SHARED, needs_shared_data, run_program
 from sentence_transformers import CrossEncoder
@@ -45,10 +44,10 @@ def test_the_report_holds_the_same_numbers_as_the_evaluations(smoke_run):
 
 def test_the_exported_model_scores_as_the_best_step_did(smoke_run):
     """The evaluation's own rows, made again by sentence-transformers from the exported folder."""
+    from hydra import compose, initialize_config_dir
     from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
 
     from crossrank.config import build_training_run
-    from hydra import compose, initialize_config_dir
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", ["experiment=smoke", f"cache_dir={smoke_run.cache}", "run_dir=nowhere"])
@@ -134,41 +133,59 @@ def test_hydras_own_options_work(arguments, expected, tmp_path):
         assert expected in done.stdout
 
 
-def _head(source, target, rows):
-    with gzip.open(source, "rt") as reader, gzip.open(target, "wt") as writer:
-        writer.writelines(line for _, line in zip(range(rows), reader, strict=False))
+def _copy(source, target, keep=lambda number, row: True):
+    """Copy the rows of a jsonl.gz that are to be kept; return them."""
+    with gzip.open(source, "rt") as reader:
+        rows = [row for number, row in enumerate(map(json.loads, reader)) if keep(number, row)]
+    with gzip.open(target, "wt") as writer:
+        writer.writelines(json.dumps(row) + "\n" for row in rows)
+    return rows
+
+
+def _small_collection(name, folder):
+    """Copy a shared collection with 3 of its queries."""
+    folder.mkdir()
+    shutil.copy(SHARED / name / "corpus.jsonl.gz", folder)
+    kept = {
+        q["_id"] for q in _copy(SHARED / name / "queries.jsonl.gz", folder / "queries.jsonl.gz", lambda n, _: n < 3)
+    }
+    for stem in ("qrels", "bm25"):
+        file = f"{stem}.jsonl.gz"
+        _copy(SHARED / name / file, folder / file, lambda _, row: row["query-id"] in kept)
+    return str(folder)
 
 
 @needs_shared_data
 def test_the_mission_runs_on_local_files(tmp_path, cache_dir):
     """experiment=gooaq_bce with local pairs, local collections and a small ModernBERT with the real tokenizer."""
-    _head(SHARED / "qa-mix" / "pairs.jsonl.gz", tmp_path / "pairs.jsonl.gz", 300)
-    _head(SHARED / "qa-mix" / "dev_pairs.jsonl.gz", tmp_path / "dev.jsonl.gz", 20)
-    folders = []
-    for name in ("nano-msmarco-dl19", "nano-nq"):
-        folders.append(tmp_path / name)
-        shutil.copytree(SHARED / name, folders[-1])
-        for stem in ("queries", "bm25"):
-            _head(SHARED / name / f"{stem}.jsonl.gz", folders[-1] / f"{stem}.jsonl.gz", 3)
-        kept = {json.loads(line)["_id"] for line in gzip.open(folders[-1] / "queries.jsonl.gz", "rt")}
-        rows = [
-            line for line in gzip.open(SHARED / name / "qrels.jsonl.gz", "rt") if json.loads(line)["query-id"] in kept
-        ]
-        with gzip.open(folders[-1] / "qrels.jsonl.gz", "wt") as stream:
-            stream.writelines(rows)
+    _copy(SHARED / "qa-mix" / "pairs.jsonl.gz", tmp_path / "pairs.jsonl.gz", lambda n, _: n < 300)
+    _copy(SHARED / "qa-mix" / "dev_pairs.jsonl.gz", tmp_path / "dev.jsonl.gz", lambda n, _: n < 20)
+    folders = [_small_collection(name, tmp_path / name) for name in ("nano-msmarco-dl19", "nano-nq")]
     run = tmp_path / "run"
     done = run_program(
-        "src.train", "experiment=gooaq_bce", "source=pairs", f"source.path={tmp_path}/pairs.jsonl.gz",
-        f"source.dev_path={tmp_path}/dev.jsonl.gz", "miner=bm25", "model=tiny", f"model.tokenizer={SHARED}/modernbert-base",
-        "model.layers=4", "evaluators=[gooaq_dev,collection]", f"evaluators.collection.paths=[{','.join(map(str, folders))}]",
-        "evaluators.collection.rerank_k=20", "data.max_steps=4", "data.workers=2", "callbacks.evaluation.every_n_steps=2",
-        "callbacks.throughput.every_n_steps=2", f"hydra.run.dir={run}", f"cache_dir={cache_dir}",
-    )  # fmt: skip
+        "src.train",
+        "experiment=gooaq_bce",
+        "source=pairs",
+        f"source.path={tmp_path}/pairs.jsonl.gz",
+        f"source.dev_path={tmp_path}/dev.jsonl.gz",
+        "miner=bm25",
+        "model=tiny",
+        f"model.tokenizer={SHARED}/modernbert-base",
+        "model.layers=4",
+        "evaluators=[gooaq_dev,collection]",
+        f"evaluators.collection.paths=[{','.join(folders)}]",
+        "evaluators.collection.rerank_k=20",
+        "data.max_steps=4",
+        "data.workers=2",
+        "callbacks.evaluation.every_n_steps=2",
+        "callbacks.throughput.every_n_steps=2",
+        f"hydra.run.dir={run}",
+        f"cache_dir={cache_dir}",
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     evaluations = RunFolder(run).evaluations
     assert set(evaluations["dataset"]) == {"gooaq-dev", "nano-msmarco-dl19", "nano-nq"}
     assert set(evaluations["step"]) == {0, 2, 4}
     counts = evaluations[evaluations["step"] == 4].groupby("dataset")["query_id"].nunique()
     assert counts.to_dict() == {"gooaq-dev": 20, "nano-msmarco-dl19": 3, "nano-nq": 3}
-    assert isinstance(pd.read_parquet(run / "evaluations" / "step=000004-collection.parquet"), pd.DataFrame)
     assert CrossEncoder(str(run / "export"), device="cpu").predict([("a question", "an answer")]).shape == (1,)

@@ -23,7 +23,7 @@ from pydantic_core import SchemaError
 from crossrank.callbacks.evaluation import PeriodicEvaluation
 from crossrank.errors import ConfigError
 from crossrank.evaluation import produced_keys
-from crossrank.training.run import TrainingRun
+from crossrank.run import TrainingRun
 
 Node = Mapping[str, Any]
 

@@ -183,3 +183,22 @@ def test_top_k_equals_a_sort_by_score_then_id(scores, k):
 def test_equal_scores_at_the_cut_are_settled_by_id():
     ids, _ = top_k(np.float32([[1, 2, 1, 3, 1, 1], [7, 7, 7, 7, 7, 7]]), 4)
     assert ids.tolist() == [[3, 1, 0, 2], [0, 1, 2, 3]]
+
+
+def test_spread_takes_every_nth_of_what_is_left_from_the_best_on(tmp_path):
+    """11 documents, the answer is the 3rd best; ranks 1 to 9 of the other 10 are left: 9 of them, places 0, 3, 6."""
+    pairs = QAPairs(["q"], ["d2"])
+    index = PairIndex.of(pairs, extra_documents=["d0", "d1", *(f"d{i}" for i in range(3, 11))])
+    names = list(index.documents)
+    table = [[100.0 - int(name.removeprefix("d")) for name in names]]
+    folder = tmp_path / "pool"
+    folder.mkdir()
+    mine(index, TableMiner(table), 10, folder)
+    chosen = Policy(3, rank_min=1, rank_max=10, sampling="spread").select(Pool.open(folder), 0, 1)
+    assert [names[i] for i in chosen[0]] == ["d1", "d5", "d8"]
+
+
+def test_spread_is_top_where_no_more_are_left_than_wanted(tmp_path):
+    _, pool = mined(some_pairs(3), TableMiner(np.random.default_rng(0).normal(size=(60, 60))), 6, tmp_path / "pool")
+    tight, loose = Policy(5, rank_max=5), Policy(5, rank_max=5, sampling="spread")
+    assert np.array_equal(tight.select(pool, 0, len(pool)), loose.select(pool, 0, len(pool)))

@@ -5,9 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import MINILM
 from sentence_transformers import CrossEncoder as SentenceTransformersCrossEncoder
 
-from crossrank.errors import DataError
+from crossrank.errors import DataError, ModelError
 from crossrank.inference.reranker import Reranker, first_stage, read_documents
 from crossrank.models.backbones import RandomInit
 from crossrank.models.export import export
@@ -163,3 +164,8 @@ def test_a_folder_is_no_document_file(tmp_path):
 def test_a_line_ends_at_a_line_feed_and_nowhere_else(tmp_path):
     (tmp_path / "d.txt").write_bytes("one\u2028document\r\nanother\x0cone".encode())
     assert read_documents(tmp_path / "d.txt") == ["one\u2028document", "another\x0cone"]
+
+
+def test_an_embedding_model_is_no_reranker():
+    with pytest.raises(ModelError, match=r"no trained reranker.*train it first"):
+        Reranker(MINILM)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -73,7 +73,8 @@ class Policy:
 
     The raw best `rank_max + most positives of any question` candidates are looked at; the question's positives are
     taken out; with a `margin`, a candidate is dropped when its score + margin exceeds the lowest score among the
-    question's positives (equality is kept); of the rest the ranks [rank_min, rank_max) stay.
+    question's positives (equality is kept); of the rest the ranks [rank_min, rank_max) stay. `sampling` "spread"
+    takes, instead of the best, every n-th of those that stay, from the best on: from hard to easy.
 
     Source: sentence_transformers.util.mine_hard_negatives 6.2, sampling_strategy="top", format "labeled-pair".
     """
@@ -82,6 +83,7 @@ class Policy:
     rank_min: int = 0
     rank_max: int = 100
     margin: float | None = None
+    sampling: Literal["top", "spread"] = "top"
 
     def __post_init__(self) -> None:
         if self.negatives < 1:
@@ -106,11 +108,18 @@ class Policy:
             if self.margin is not None:
                 keep[row] &= scores[row] + np.float32(self.margin) <= pool.positive_scores[own].min()
         rank = np.cumsum(keep, axis=1) - 1  # among those kept
-        keep &= (rank >= self.rank_min) & (rank < min(self.rank_max, self.rank_min + self.negatives))
-        chosen = np.full((stop - start, self.negatives), NO_CANDIDATE, np.int32)
+        keep &= (rank >= self.rank_min) & (rank < self.rank_max)
         rows, columns = np.nonzero(keep)
-        chosen[rows, rank[rows, columns] - self.rank_min] = ids[rows, columns]
-        return chosen
+        left = np.full((stop - start, self.rank_max - self.rank_min), NO_CANDIDATE, np.int32)
+        left[rows, rank[rows, columns] - self.rank_min] = ids[rows, columns]
+        return np.take_along_axis(left, self._places(keep.sum(axis=1)), axis=1)
+
+    def _places(self, left: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return which of the `left` candidates of each question are taken, as [questions, negatives]."""
+        places = np.broadcast_to(np.arange(self.negatives), (len(left), self.negatives))
+        if self.sampling == "top":
+            return places
+        return np.where(left[:, None] > self.negatives, places * left[:, None] // self.negatives, places)
 
 
 def mine(index: PairIndex, miner: Miner, depth: int, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The labelled pairs of a training set on disk: tokens, pool and rows, each cached by what it depends on."""
 
+import dataclasses
 import json
 import logging
 from contextlib import ExitStack
@@ -67,7 +68,7 @@ def prepare_rows(
     texts_id = source.fingerprint()
     pool_id = fingerprint(texts_id, miner.fingerprint(), depth)
     tokens_id = fingerprint(texts_id, encoder.fingerprint)
-    rows_id = fingerprint(pool_id, [policy.negatives, policy.rank_min, policy.rank_max, policy.margin])
+    rows_id = fingerprint(pool_id, dataclasses.asdict(policy))
 
     pool_folder = cached(cache_dir / "pools" / pool_id, lambda to: mine(built.index, miner, depth, to))
     question_folder = cached(

