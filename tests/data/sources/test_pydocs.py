@@ -83,6 +83,16 @@ def test_the_answer_ends_where_the_first_section_starts(install, section):
     assert pairs_of(PyDocs(("fakedocs",), dev_size=1))["Say what one does."] == BODY.format("one")
 
 
+@pytest.mark.parametrize(("written", "read"), [
+    ("Use :func:`~torch.sum` or :class:`Tensor`.", "Use torch.sum or Tensor."),
+    ("See :ref:`the guide <guide-label>` on ``x``,", "See the guide on x,"),
+    ("the *first* **item** of `rows`_.", "the first item of rows."),
+    ("a snake_case_name, __init__ and x_1", "a snake_case_name, __init__ and x_1"),
+])  # fmt: skip
+def test_markup_is_no_text(written, read):
+    assert pydocs._plain(written) == read
+
+
 def test_words_that_only_look_like_a_title_do_not_end_the_answer(install):
     body = (
         "Note that arguments are kept as they are, and that a line - such as this one - may\n    hold a colon: so. "
@@ -165,8 +175,11 @@ def test_the_standard_library_gives_the_same_real_pairs_each_time(monkeypatch):
     monkeypatch.setattr(pydocs, "_python_files", lambda package: files)
     source = PyDocs((pydocs.STDLIB,), dev_size=3)
     pairs = pairs_of(source)
-    answer = pairs["Wrap a single paragraph of text, returning a list of wrapped lines."]
-    assert answer.startswith("Reformat the single paragraph in 'text' so it fits in lines of no more than 'width'")
+    answer = pairs["Collapse and truncate the given text to fit in the given width."]
+    assert answer == (
+        "The text first has its whitespace collapsed. If it then fits in the width, it is returned as is. Otherwise, as "
+        "many words as possible are joined and then the placeholder is appended::"
+    )
     assert source.load() == source.load()
 
 

@@ -1,5 +1,6 @@
 """BM25 over the documents' words; needs no model."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,6 +14,8 @@ from crossrank.data.fingerprint import fingerprint
 from crossrank.data.mining import Candidates, top_k
 from crossrank.errors import DataError
 from crossrank.hub import Asset
+
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells of every index that it builds
 
 BLOCK = 256  # questions scored at a time: the scores of one block are [256, documents] float32
 

@@ -24,7 +24,9 @@ from crossrank.hub import Asset
 STDLIB = "stdlib"
 SKIPPED_FOLDERS = {"test", "tests", "testing", "site-packages", "idlelib", "lib2to3", "turtledemo", "__pycache__"}
 QUESTION_WORDS = (4, 25)
-ANSWER_WORDS = (12, 80)
+ANSWER_WORDS = (12, 50)
+ROLE = re.compile(r":[\w:+-]+:`~?([^`<]*?)(?:\s*<[^`>]*>)?`")  # :class:`~torch.Tensor`, :ref:`text <target>`
+MARKS = re.compile(r"[`*|]+_{0,2}")
 UNDERLINE = re.compile(r"\s*[-=~^*#]{3,}\s*")
 SECTION_TITLES = (
     "arguments|args|attributes|examples?|inputs?|keyword args|notes?|outputs?|parameters|params|raises|references|"
@@ -60,7 +62,7 @@ class PyDocs:
     def fingerprint(self) -> str:
         """Return an id of the packages' versions, the filter and the split."""
         versions = {package: _version(package) for package in self.packages}
-        return fingerprint("pydocs-3", versions, QUESTION_WORDS, ANSWER_WORDS, self.limit, self.dev_size, self.seed)
+        return fingerprint("pydocs-7", versions, QUESTION_WORDS, ANSWER_WORDS, self.limit, self.dev_size, self.seed)
 
     def load(self) -> Splits:
         """Parse the packages and split their pairs.
@@ -89,7 +91,7 @@ def _package_pairs(package: str) -> Iterator[tuple[str, str]]:
     for file in _python_files(package):
         for docstring in _docstrings(file):
             summary, _, body = docstring.partition("\n\n")
-            question, answer = " ".join(summary.split()), _prose(body)
+            question, answer = _plain(summary), _plain(_prose(body))
             if _within(question, QUESTION_WORDS) and _within(answer, ANSWER_WORDS):
                 yield question, answer
 
@@ -104,7 +106,12 @@ def _prose(body: str) -> str:
             kept = kept[:-1]  # what it underlines is a section's title
             break
         kept.append(line)
-    return " ".join(" ".join(kept).split())
+    return " ".join(kept)
+
+
+def _plain(text: str) -> str:
+    """Return the text on one line, without reStructuredText's roles and marks."""
+    return " ".join(MARKS.sub("", ROLE.sub(r"\1", text)).split())
 
 
 def _within(text: str, words: tuple[int, int]) -> bool:
@@ -123,11 +130,19 @@ def _docstrings(file: Path) -> Iterator[str]:
             ) from error
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return  # templates, deliberately broken files, and expressions too deep to parse
-    for node in ast.walk(tree):
+    for node in (tree, *_statements(tree)):
         if isinstance(node, documented):
             docstring = ast.get_docstring(node)
             if docstring and is_unicode(docstring):
                 yield docstring
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk the statements below a node; expressions, which are most of a tree, define nothing with a docstring."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
+            yield child
+            yield from _statements(child)
 
 
 def _python_files(package: str) -> list[Path]:
