@@ -177,8 +177,8 @@ def test_the_standard_library_gives_the_same_real_pairs_each_time(monkeypatch):
     pairs = pairs_of(source)
     answer = pairs["Collapse and truncate the given text to fit in the given width."]
     assert answer == (
-        "The text first has its whitespace collapsed. If it then fits in the width, it is returned as is. Otherwise, as "
-        "many words as possible are joined and then the placeholder is appended::"
+        "The text first has its whitespace collapsed. If it then fits in the width, it is returned as is. Otherwise, "
+        "as many words as possible are joined and then the placeholder is appended::"
     )
     assert source.load() == source.load()
 

@@ -24,7 +24,7 @@ from crossrank.hub import Asset
 STDLIB = "stdlib"
 SKIPPED_FOLDERS = {"test", "tests", "testing", "site-packages", "idlelib", "lib2to3", "turtledemo", "__pycache__"}
 QUESTION_WORDS = (4, 25)
-ANSWER_WORDS = (12, 50)
+ANSWER_WORDS = (12, 80)
 ROLE = re.compile(r":[\w:+-]+:`~?([^`<]*?)(?:\s*<[^`>]*>)?`")  # :class:`~torch.Tensor`, :ref:`text <target>`
 MARKS = re.compile(r"[`*|]+_{0,2}")
 UNDERLINE = re.compile(r"\s*[-=~^*#]{3,}\s*")
@@ -62,7 +62,7 @@ class PyDocs:
     def fingerprint(self) -> str:
         """Return an id of the packages' versions, the filter and the split."""
         versions = {package: _version(package) for package in self.packages}
-        return fingerprint("pydocs-7", versions, QUESTION_WORDS, ANSWER_WORDS, self.limit, self.dev_size, self.seed)
+        return fingerprint("pydocs-8", versions, QUESTION_WORDS, ANSWER_WORDS, self.limit, self.dev_size, self.seed)
 
     def load(self) -> Splits:
         """Parse the packages and split their pairs.
