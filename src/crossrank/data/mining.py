@@ -76,7 +76,8 @@ class Policy:
     question's positives (equality is kept); of the rest the ranks [rank_min, rank_max) stay. `sampling` "spread"
     takes, instead of the best, every n-th of those that stay, from the best on: from hard to easy.
 
-    Source: sentence_transformers.util.mine_hard_negatives 6.2, sampling_strategy="top", format "labeled-pair".
+    Source: sentence_transformers.util.mine_hard_negatives 6.2, sampling_strategy="top", format "labeled-pair"; where a
+    dataset repeats a row, it counts the repeats among a question's positives and looks deeper, which this does not.
     """
 
     negatives: int = 5

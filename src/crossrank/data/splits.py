@@ -1,5 +1,6 @@
 """A source's texts, read once and kept as parquet under the source's fingerprint."""
 
+import logging
 from pathlib import Path
 
 import pyarrow as pa
@@ -7,6 +8,8 @@ import pyarrow.parquet as pq
 
 from crossrank.data.cache import cached
 from crossrank.data.pairs import QAPairs, Source, Splits
+
+log = logging.getLogger(__name__)
 
 
 def load_splits(source: Source, cache_dir: Path) -> Splits:
@@ -18,6 +21,7 @@ def load_splits(source: Source, cache_dir: Path) -> Splits:
     """
 
     def build(folder: Path) -> None:
+        log.info("reading the texts of %s; the next run finds them cached", type(source).__name__)
         splits = source.load()
         for name, pairs in (("train", splits.train), ("dev", splits.dev)):
             table = pa.table({"question": list(pairs.questions), "answer": list(pairs.answers)})
