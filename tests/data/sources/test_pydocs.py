@@ -7,7 +7,7 @@ from crossrank.data.sources import pydocs
 from crossrank.data.sources.pydocs import PyDocs
 from crossrank.errors import DataError
 
-BODY = "It says at some length what the thing named {} does, so that twelve words are surely reached."
+BODY = "It tells at some length of the thing named {} and its uses, so that twelve words are surely reached."
 
 
 def documented(name: str, summary: str | None = None, body: str | None = None) -> str:
@@ -91,6 +91,18 @@ def test_the_answer_ends_where_the_first_section_starts(install, section):
 ])  # fmt: skip
 def test_markup_is_no_text(written, read):
     assert pydocs._plain(written) == read
+
+
+def test_an_answer_that_repeats_most_of_the_question_is_dropped(install):
+    """Of "compute", "tensor", "gradient" and "slowly" two are half and stay; three are most and go."""
+    half = "This tensor and that gradient are taken as they come and nothing else is said about them here."
+    most = "This tensor and that gradient are taken slowly as they come and nothing else is said about it here."
+    question = "Compute the {} gradient of it slowly"
+    install({"fakedocs/a.py": documented("a", question.format("tensor"), half) + documented("b")})
+    install({"otherdocs/a.py": documented("a", question.format("tensor"), most) + documented("b")}, name="otherdocs")
+    assert question.format("tensor") in pairs_of(PyDocs(("fakedocs",), dev_size=1))
+    with pytest.raises(DataError, match="none would be left"):
+        PyDocs(("otherdocs",), dev_size=1).load()
 
 
 def test_words_that_only_look_like_a_title_do_not_end_the_answer(install):

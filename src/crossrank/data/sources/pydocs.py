@@ -25,6 +25,7 @@ STDLIB = "stdlib"
 SKIPPED_FOLDERS = {"test", "tests", "testing", "site-packages", "idlelib", "lib2to3", "turtledemo", "__pycache__"}
 QUESTION_WORDS = (4, 25)
 ANSWER_WORDS = (12, 80)
+TRIVIAL_SHARE = 0.5  # of the question's words of 4 letters or more
 ROLE = re.compile(r":[\w:+-]+:`~?([^`<]*?)(?:\s*<[^`>]*>)?`")  # :class:`~torch.Tensor`, :ref:`text <target>`
 MARKS = re.compile(r"[`*|]+_{0,2}")
 UNDERLINE = re.compile(r"\s*[-=~^*#]{3,}\s*")
@@ -62,7 +63,9 @@ class PyDocs:
     def fingerprint(self) -> str:
         """Return an id of the packages' versions, the filter and the split."""
         versions = {package: _version(package) for package in self.packages}
-        return fingerprint("pydocs-8", versions, QUESTION_WORDS, ANSWER_WORDS, self.limit, self.dev_size, self.seed)
+        return fingerprint(
+            "pydocs-9", versions, QUESTION_WORDS, ANSWER_WORDS, TRIVIAL_SHARE, self.limit, self.dev_size, self.seed
+        )
 
     def load(self) -> Splits:
         """Parse the packages and split their pairs.
@@ -92,7 +95,7 @@ def _package_pairs(package: str) -> Iterator[tuple[str, str]]:
         for docstring in _docstrings(file):
             summary, _, body = docstring.partition("\n\n")
             question, answer = _plain(summary), _plain(_prose(body))
-            if _within(question, QUESTION_WORDS) and _within(answer, ANSWER_WORDS):
+            if _within(question, QUESTION_WORDS) and _within(answer, ANSWER_WORDS) and not _trivial(question, answer):
                 yield question, answer
 
 
@@ -112,6 +115,12 @@ def _prose(body: str) -> str:
 def _plain(text: str) -> str:
     """Return the text on one line, without reStructuredText's roles and marks."""
     return " ".join(MARKS.sub("", ROLE.sub(r"\1", text)).split())
+
+
+def _trivial(question: str, answer: str) -> bool:
+    """Whether the answer repeats most of the question's longer words: any word counter would find it."""
+    asked, said = (set(re.findall(r"\w{4,}", text.lower())) for text in (question, answer))
+    return len(asked & said) > TRIVIAL_SHARE * len(asked)
 
 
 def _within(text: str, words: tuple[int, int]) -> bool:
