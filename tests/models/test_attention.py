@@ -39,7 +39,7 @@ def _value_and_gradients(out, inputs):
 @pytest.mark.parametrize("window", [-1, 0, HALF_WINDOW, 1000])
 def test_the_operator_and_its_gradients_equal_torch_attention_sequence_by_sequence(window):
     inputs = _qkv()
-    ours = torch.ops.crossrank.attention(*inputs, _offsets(), window, 0.3)[0]
+    ours = torch.ops.crossrank.attention(*inputs, _offsets(), window, 0.3, False)[0]
     torchs = _reference(*inputs, LENGTHS, window, 0.3)
 
     for a, b in zip(_value_and_gradients(ours, inputs), _value_and_gradients(torchs, inputs), strict=True):
@@ -48,7 +48,7 @@ def test_the_operator_and_its_gradients_equal_torch_attention_sequence_by_sequen
 
 def test_the_comparison_would_see_a_missing_window_and_a_missing_boundary():
     q, k, v = _qkv()
-    ours = torch.ops.crossrank.attention(q, k, v, _offsets(), HALF_WINDOW, 0.3)[0]
+    ours = torch.ops.crossrank.attention(q, k, v, _offsets(), HALF_WINDOW, 0.3, False)[0]
 
     assert (ours - _reference(q, k, v, LENGTHS, -1, 0.3)).abs().max() > 0.1
     assert (ours - _reference(q, k, v, [sum(LENGTHS)], HALF_WINDOW, 0.3)).abs().max() > 0.1
@@ -56,7 +56,7 @@ def test_the_comparison_would_see_a_missing_window_and_a_missing_boundary():
 
 def test_the_operator_attends_in_float32_whatever_it_is_given():
     inputs = _qkv(dtype=torch.bfloat16)
-    out, lse = torch.ops.crossrank.attention(*inputs, _offsets(), HALF_WINDOW, 0.3)
+    out, lse = torch.ops.crossrank.attention(*inputs, _offsets(), HALF_WINDOW, 0.3, False)
     exact = _reference(*(x.float() for x in inputs), LENGTHS, HALF_WINDOW, 0.3)
 
     assert out.dtype == lse.dtype == torch.float32
@@ -67,27 +67,43 @@ def test_the_operator_attends_in_float32_whatever_it_is_given():
         torch.testing.assert_close(gradient, other, atol=2e-3, rtol=1e-2)  # one bfloat16 rounding
 
 
+@pytest.mark.parametrize("window", [-1, 0, HALF_WINDOW])
+def test_first_tokens_alone_get_what_they_get_among_all(window):
+    """Values, and the gradients of all keys and values, which the first tokens still see."""
+    q, k, v = _qkv()
+    starts = _offsets()[:-1].long()
+    among_all = torch.ops.crossrank.attention(q, k, v, _offsets(), window, 0.3, False)[0][starts]
+    alone = torch.ops.crossrank.attention(q[starts], k, v, _offsets(), window, 0.3, True)[0]
+
+    assert alone.shape == (len(LENGTHS), HEADS, WIDTH)
+    for a, b in zip(_value_and_gradients(alone, (q, k, v)), _value_and_gradients(among_all, (q, k, v)), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-6, rtol=2e-6)
+
+
+@pytest.mark.parametrize("first_only", [False, True])
 @pytest.mark.parametrize("window", [-1, HALF_WINDOW])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_operator_keeps_the_rules_of_torch_operators(window, dtype):
-    torch.library.opcheck(torch.ops.crossrank.attention.default, (*_qkv(dtype=dtype), _offsets(), window, 0.3))
+def test_the_operator_keeps_the_rules_of_torch_operators(dtype, window, first_only):
+    q, k, v = _qkv(dtype=dtype)
+    q = q.detach()[: len(LENGTHS)].requires_grad_() if first_only else q
+    torch.library.opcheck(torch.ops.crossrank.attention.default, (q, k, v, _offsets(), window, 0.3, first_only))
 
 
 def test_the_backward_operator_keeps_the_rules_of_torch_operators():
     q, k, v = (x.detach() for x in _qkv())
-    out, lse = torch.ops.crossrank.attention(q, k, v, _offsets(), HALF_WINDOW, 0.3)
+    out, lse = torch.ops.crossrank.attention(q, k, v, _offsets(), HALF_WINDOW, 0.3, False)
     torch.library.opcheck(
-        torch.ops.crossrank.attention_backward.default, (out, q, k, v, out, lse, _offsets(), HALF_WINDOW, 0.3)
+        torch.ops.crossrank.attention_backward.default, (out, q, k, v, out, lse, _offsets(), HALF_WINDOW, 0.3, False)
     )
 
 
 def test_no_sequence_sees_its_neighbours():
     q, k, v = (x.detach() for x in _qkv())
-    before = torch.ops.crossrank.attention(q, k, v, _offsets(), HALF_WINDOW, 0.3)[0]
+    before = torch.ops.crossrank.attention(q, k, v, _offsets(), HALF_WINDOW, 0.3, False)[0]
     third = slice(8, 48)
     for x in (q, k, v):
         x[third] += 5.0
-    after = torch.ops.crossrank.attention(q, k, v, _offsets(), HALF_WINDOW, 0.3)[0]
+    after = torch.ops.crossrank.attention(q, k, v, _offsets(), HALF_WINDOW, 0.3, False)[0]
 
     changed = (before != after).any(dim=(1, 2))
     assert changed[third].all()
@@ -131,4 +147,10 @@ def test_attention_dropout_is_refused():
 def test_float32_on_cuda_is_refused_before_any_kernel_runs():
     q, k, v = _qkv()
     with pytest.raises(ModelError, match=r"bf16-mixed or model\.attention=padded"):
-        _cuda_attention(q, k, v, _offsets(), 40, -1, 0.3)
+        _cuda_attention(q, k, v, _offsets(), 40, None, 0.3, False)
+
+
+def test_a_window_with_first_tokens_alone_is_refused_on_cuda():
+    q, k, v = _qkv(dtype=torch.bfloat16)
+    with pytest.raises(ModelError, match="counted from the sequence's end"):
+        _cuda_attention(q[: len(LENGTHS)], k, v, _offsets(), 40, HALF_WINDOW, 0.3, True)

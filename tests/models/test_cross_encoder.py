@@ -13,18 +13,29 @@ from crossrank.data.batch import collate
 from crossrank.errors import ModelError
 from crossrank.losses.bce import WeightedBCE
 from crossrank.models.cross_encoder import CrossEncoder, first_tokens, longest_input, mean_tokens
+from crossrank.models.fused import FORWARDS
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 48, "num_labels": 1}
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 MODERN = {"local_attention": 16, "cls_token_id": 101, "sep_token_id": 102, "bos_token_id": 101, "eos_token_id": 102}
 KINDS = {
     "modernbert-cls": ("modernbert", {**MODERN, "classifier_pooling": "cls", "pad_token_id": 0}),
+    "modernbert-cls-global": ("modernbert", {**MODERN, "classifier_pooling": "cls", "pad_token_id": 0,
+                                             "num_hidden_layers": 4}),
+    "modernbert-biased": ("modernbert", {**MODERN, "classifier_pooling": "cls", "pad_token_id": 0, "mlp_bias": True,
+                                         "num_hidden_layers": 4, "attention_bias": True, "norm_bias": True}),
     "modernbert-mean": ("modernbert", {**MODERN, "classifier_pooling": "mean", "pad_token_id": 0}),
     "bert": ("bert", NO_DROPOUT),
     "roberta": ("roberta", {**NO_DROPOUT, "type_vocab_size": 1}),
     "xlm-roberta": ("xlm-roberta", {**NO_DROPOUT, "type_vocab_size": 1}),
     "electra": ("electra", {**NO_DROPOUT, "embedding_size": 16}),
-}
+}  # fmt: skip
+WAYS = [
+    (kind, way)
+    for kind, (model_type, _) in KINDS.items()
+    for way in ("fused", "packed", "padded")
+    if way != "fused" or model_type in FORWARDS
+]
 SENTENCE = "how do you write a file of rivers and mountains in python without losing the last line again"
 WORDS = SENTENCE.split()
 PAIRS = [
@@ -70,11 +81,11 @@ def _gradients(model, logits):
     return loss.item(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("attention", ["packed", "padded"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_logits_loss_and_every_gradient_equal_the_padded_transformers_model(kind, attention, encoder):
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize(("kind", "attention"), WAYS)
+def test_logits_loss_and_every_gradient_equal_the_padded_transformers_model(kind, attention, recompute, encoder):
     plain = _classifier(kind)
-    ours = CrossEncoder(copy.deepcopy(plain), attention)
+    ours = CrossEncoder(copy.deepcopy(plain), attention, recompute)
     expected = _reference(plain, encoder)
     logits = ours(_batch(encoder))
     assert logits.dtype == torch.float32
@@ -115,11 +126,11 @@ def test_the_other_pooling_would_be_seen(pooling, encoder):
     assert (ours(_batch(encoder)) - _reference(plain, encoder)).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_bfloat16_autocast_stays_near_float32(kind, encoder):
+@pytest.mark.parametrize(("kind", "attention"), [(kind, way) for kind, way in WAYS if way != "padded"])
+def test_bfloat16_autocast_stays_near_float32(kind, attention, encoder):
     """0.06 is 3 standard deviations of bfloat16 rounding over three layers, for logits that spread over about 1."""
     plain = _classifier(kind)
-    ours = CrossEncoder(copy.deepcopy(plain))
+    ours = CrossEncoder(copy.deepcopy(plain), attention)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         logits = ours(_batch(encoder))
     assert logits.dtype == torch.float32
@@ -145,7 +156,7 @@ def test_pooling_takes_each_sequences_own_tokens():
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 def test_a_packed_batch_under_another_attention_is_refused(implementation, encoder):
-    model = CrossEncoder(_classifier("bert"))
+    model = CrossEncoder(_classifier("bert"), "packed")
     model.classifier.set_attn_implementation(implementation)
     with pytest.raises(ModelError, match=f"'{implementation}' attention, which sees across pairs"):
         model(_batch(encoder))
@@ -166,7 +177,36 @@ def test_the_padded_path_trains_with_attention_dropout(encoder):
     assert not torch.equal(model(_batch(encoder)), model(_batch(encoder)))
 
 
-@pytest.mark.parametrize("attention", ["packed", "padded"])
+@pytest.mark.parametrize(
+    ("kind", "attention"), [("bert", "fused"), ("modernbert-mean", "fused"), ("roberta", "packed")]
+)
+def test_auto_is_the_fastest_way_that_there_is(kind, attention, caplog):
+    assert CrossEncoder(_classifier(kind)).attention == attention
+    assert ("no fused forward for roberta" in caplog.text) == (kind == "roberta")
+    assert CrossEncoder(_classifier(kind), "packed").attention == "packed"
+
+
+def test_recomputing_keeps_fewer_intermediate_results(encoder):
+    """Counted in bytes of distinct storage that autograd keeps for the backward pass."""
+    kept = {}
+    for attention in ("fused", "packed"):
+        for recompute in (False, True):
+            model, storages = CrossEncoder(_classifier("bert"), attention, recompute), {}
+
+            def note(tensor, storages=storages):
+                storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+                return tensor
+
+            parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+            with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+                logits = model(_batch(encoder))
+            kept[attention, recompute] = sum(size for at, size in storages.items() if at not in parameters)
+            assert logits.requires_grad
+    assert kept["fused", True] < 0.4 * kept["fused", False]
+    assert kept["packed", True] < 0.4 * kept["packed", False]
+
+
+@pytest.mark.parametrize("attention", ["fused", "packed", "padded"])
 def test_more_than_one_label_is_refused(attention):
     with pytest.raises(ModelError, match="one label, this model has 3"):
         CrossEncoder(_classifier("bert", num_labels=3), attention)
@@ -177,6 +217,8 @@ def test_an_unknown_head_is_refused_packed_and_served_padded(encoder):
                         attention_dropout=0.0, seq_classif_dropout=0.0)  # fmt: skip
     with pytest.raises(ModelError, match=r"bert, electra.*not of 'distilbert'.*padded"):
         CrossEncoder(plain)
+    with pytest.raises(ModelError, match=r"fused attention knows the heads of bert, modernbert, not of 'distilbert'"):
+        CrossEncoder(plain, "fused")
     logits = CrossEncoder(copy.deepcopy(plain), "padded")(_batch(encoder))
     torch.testing.assert_close(logits, _reference(plain, encoder), atol=1e-5, rtol=0)
 

@@ -65,7 +65,7 @@ def _scores_of_transformers(model, tokenizer):
 def test_an_export_scores_the_same_everywhere(kind, encoder, tmp_path):
     model, encoder = _model(kind, encoder)
     folder = export(model, encoder, tmp_path / "model")
-    model.set_attention("sdpa")
+    model.classifier.set_attn_implementation("sdpa")
     expected = _scores_of_transformers(model.classifier, encoder.tokenizer)
     assert expected.std() > 0.05
 

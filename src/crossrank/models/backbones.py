@@ -44,14 +44,15 @@ class Pretrained:
     A classification head that the weights do not hold is drawn from the seed. `max_length` is in tokens of the pair
     and defaults to the longest input of the backbone. `pooling` (ModernBERT only) and the dropouts default to what the
     weights' config says; packed attention has no attention dropout, so a backbone that asks for some needs
-    `attention_dropout: 0.0` or `attention: padded`.
+    `attention_dropout: 0.0` or `attention: padded`. `attention` and `recompute` as for `CrossEncoder`.
     """
 
     path: str
     revision: str | None = None
     sha256: str | None = None
     max_length: int | None = None
-    attention: AttentionPath = "packed"
+    attention: AttentionPath = "auto"
+    recompute: bool = False
     pooling: Pooling | None = None
     attention_dropout: float | None = None
     hidden_dropout: float | None = None
@@ -101,7 +102,7 @@ class Pretrained:
             raise ModelError(f"{self.path} is no trained reranker: it holds no {new[0]}; train it first")
         if new:
             log.info("drew new parameters from seed %d: %s", seed, ", ".join(new))
-        return CrossEncoder(classifier, self.attention).train()
+        return CrossEncoder(classifier, self.attention, self.recompute).train()
 
     def _config(self) -> Any:
         folder = str(resolve(self._asset()))
@@ -134,7 +135,8 @@ class RandomInit:
     heads: int = 2
     intermediate_size: int = 96
     max_length: int = 128
-    attention: AttentionPath = "packed"
+    attention: AttentionPath = "auto"
+    recompute: bool = False
     pooling: Pooling = "mean"
     local_attention: int = 32
 
@@ -179,7 +181,7 @@ class RandomInit:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             classifier = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
-        return CrossEncoder(classifier, self.attention).train()
+        return CrossEncoder(classifier, self.attention, self.recompute).train()
 
 
 def _encoder(folder: str, config: Any, max_length: int | None) -> PairEncoder:

@@ -1,5 +1,6 @@
 """A transformers sequence classifier with one label, as a function from packed pairs to logits."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, cast
@@ -11,39 +12,42 @@ from torch import Tensor, nn
 from crossrank.data.batch import PairBatch
 from crossrank.errors import ModelError
 from crossrank.models.attention import PACKED
+from crossrank.models.fused import FORWARDS
 
-AttentionPath = Literal["packed", "padded"]
+AttentionPath = Literal["auto", "fused", "packed", "padded"]
 ROUND_TOKENS_TO = 64
+
+log = logging.getLogger(__name__)
 
 
 class CrossEncoder(nn.Module):
     """Scores packed pairs with a Hugging Face `*ForSequenceClassification`, whose parameters it leaves as they are.
 
-    `packed` runs the backbone once over all tokens, pools each pair and applies the head. `padded` hands padded
-    rows to the classifier itself: the reference, and the way for what packed attention cannot do (attention dropout,
-    float32 on CUDA).
+    `attention` chooses the way to the same logits:
+
+    - `fused`: our own forward over the packed row; BERT and ModernBERT.
+    - `packed`: the backbone's own modules over the packed row, then its head on each pair: the other `HEADS`.
+    - `padded`: padded rows through the classifier itself: the reference, and the way for what packed attention cannot
+      do (attention dropout, float32 on CUDA).
+    - `auto`: `fused` where there is one, else `packed`.
+
+    With `recompute`, the backward pass computes each layer again instead of keeping its intermediate results.
 
     Raises:
-        ModelError: the classifier has not one label, or its head is of a kind that `packed` does not know.
+        ModelError: the classifier has not one label, or the way does not know its kind.
     """
 
-    def __init__(self, classifier: nn.Module, attention: AttentionPath = "packed") -> None:
+    def __init__(self, classifier: nn.Module, attention: AttentionPath = "auto", recompute: bool = False) -> None:
         super().__init__()
         self.classifier = classifier
-        self.attention = attention
         self.config = cast(Any, classifier).config
         if self.config.num_labels != 1:
             raise ModelError(f"a reranker has one label, this model has {self.config.num_labels}")
-        if attention == "packed" and self.config.model_type not in HEADS:
-            raise ModelError(
-                f"packed attention knows the heads of {', '.join(sorted(HEADS))}, not of {self.config.model_type!r}; "
-                "set model.attention=padded"
-            )
-        self.set_attention("packed" if attention == "packed" else "sdpa")
-
-    def set_attention(self, implementation: Literal["packed", "sdpa"]) -> None:
-        """Choose the attention function of every layer."""
-        cast(Any, self.classifier).set_attn_implementation(PACKED if implementation == "packed" else implementation)
+        self.attention = _resolved(attention, self.config.model_type)
+        self.recompute = recompute
+        if recompute:
+            cast(Any, classifier).activation_checkpointing_enable()
+        cast(Any, classifier).set_attn_implementation("sdpa" if self.attention == "padded" else PACKED)
 
     def forward(self, batch: PairBatch) -> Tensor:
         """Return logits float32[pairs].
@@ -51,16 +55,27 @@ class CrossEncoder(nn.Module):
         Raises:
             ModelError: a packed batch would reach an attention function that does not honour its offsets.
         """
-        logits = self._packed(batch) if self.attention == "packed" else self._padded(batch)
-        return logits.float().view(-1)
+        if self.attention == "padded":
+            return self._padded(batch).float().view(-1)
+        pairs, batch = len(batch), _with_tail(batch)
+        hidden, offsets = self._fused(batch) if self.attention == "fused" else self._packed(batch)
+        return HEADS[self.config.model_type](self.classifier, hidden, offsets)[:pairs].float().view(-1)
 
-    def _packed(self, batch: PairBatch) -> Tensor:
+    def computed_tokens(self, batch: PairBatch) -> int:
+        """Return how many tokens `forward` computes for a batch: its own and those that only fill a shape."""
+        if self.attention == "padded":
+            return len(batch) * batch.longest
+        return batch.tokens + -batch.tokens % ROUND_TOKENS_TO
+
+    def _fused(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
+        return FORWARDS[self.config.model_type](self.classifier, batch, self.recompute)
+
+    def _packed(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
         if self.config._attn_implementation != PACKED:
             raise ModelError(
                 f"a packed batch would meet {self.config._attn_implementation!r} attention, which sees across pairs; "
                 "use attention='padded' or leave the attention function alone"
             )
-        pairs, batch = len(batch), _with_tail(batch)
         backbone = cast(Any, self.classifier).base_model
         types = {"token_type_ids": batch.token_type_ids[None]} if _has_token_types(self.config) else {}
         hidden: Tensor = backbone(
@@ -70,7 +85,7 @@ class CrossEncoder(nn.Module):
             longest=batch.longest,
             **types,
         ).last_hidden_state[0]
-        return HEADS[self.config.model_type](self.classifier, hidden, batch.offsets)[:pairs]
+        return hidden, batch.offsets
 
     def _padded(self, batch: PairBatch) -> Tensor:
         lengths = batch.offsets.diff().long()
@@ -84,6 +99,20 @@ class CrossEncoder(nn.Module):
             padded[name][mask] = flat
         logits: Tensor = self.classifier(**padded, attention_mask=mask.long()).logits
         return logits
+
+
+def _resolved(attention: AttentionPath, model_type: str) -> AttentionPath:
+    if attention == "auto":
+        attention = "fused" if model_type in FORWARDS else "packed"
+        if attention == "packed":
+            log.info("there is no fused forward for %s: its own modules are used, on packed rows", model_type)
+    known = {"fused": sorted(FORWARDS), "packed": sorted(HEADS)}.get(attention)
+    if known is not None and model_type not in known:
+        raise ModelError(
+            f"{attention} attention knows the heads of {', '.join(known)}, not of {model_type!r}; "
+            "set model.attention=padded"
+        )
+    return attention
 
 
 def _with_tail(batch: PairBatch) -> PairBatch:

@@ -1,0 +1,137 @@
+"""BERT and ModernBERT over one packed row, straight from the parameters of the transformers modules.
+
+The same mathematics with fewer and larger steps than the modules' own forward: one matrix product for query, key and
+value, one cast of each hidden state, and where the head looks at first tokens only, a last layer that is computed for
+them alone (its keys and values still come from all tokens). The modules keep their parameters, so a state dict, an
+export or an adapter sees nothing of it. Source of the ideas: the padded modules of transformers, and NVIDIA's
+BERT submissions to MLPerf for the packed row.
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from crossrank.data.batch import PairBatch
+from crossrank.models.attention import attend, refuse_dropout
+
+
+def bert_hidden(classifier: Any, batch: PairBatch, recompute: bool = False) -> tuple[Tensor, Tensor]:
+    """Return a `BertForSequenceClassification`'s last hidden states and the offsets of each pair's.
+
+    They are the first tokens', [pairs, width], for the head sees no others. With `recompute`, the backward pass
+    computes each layer again instead of keeping its intermediate results: less memory for more time.
+    """
+    bert = classifier.bert
+    embeddings = bert.embeddings
+    refuse_dropout(bert.encoder.layer[0].attention.self.dropout.p if classifier.training else 0.0)
+    hidden = (
+        embeddings.word_embeddings(batch.input_ids)
+        + embeddings.token_type_embeddings(batch.token_type_ids)
+        + embeddings.position_embeddings(batch.position_ids)
+    )
+    hidden = embeddings.dropout(embeddings.LayerNorm(hidden))
+    last = len(bert.encoder.layer) - 1
+    for index, layer in enumerate(bert.encoder.layer):
+        hidden = _run(_bert_layer, recompute, layer, hidden, batch, index == last)
+    return hidden, _one_each(batch)
+
+
+def _bert_layer(layer: Any, hidden: Tensor, batch: PairBatch, first_only: bool) -> Tensor:
+    attention, output = layer.attention.self, layer.attention.output
+    heads = attention.num_attention_heads
+    x = _as_product_input(hidden)
+    if first_only:
+        hidden = _first_tokens(hidden, batch.offsets)
+        q = attention.query(_first_tokens(x, batch.offsets))
+        k, v = _joint(x, attention.key, attention.value).chunk(2, dim=-1)
+    else:
+        q, k, v = _joint(x, attention.query, attention.key, attention.value).chunk(3, dim=-1)
+    q, k, v = (part.view(len(part), heads, -1) for part in (q, k, v))
+    seen = attend(q, k, v, batch.offsets, batch.longest, scale=attention.scaling, first_only=first_only)
+    hidden = output.LayerNorm(output.dropout(output.dense(seen.flatten(-2))) + hidden)
+    wide = layer.intermediate.intermediate_act_fn(layer.intermediate.dense(hidden))
+    return cast(Tensor, layer.output.LayerNorm(layer.output.dropout(layer.output.dense(wide)) + hidden))
+
+
+def modernbert_hidden(classifier: Any, batch: PairBatch, recompute: bool = False) -> tuple[Tensor, Tensor]:
+    """Return a `ModernBertForSequenceClassification`'s last hidden states and the offsets of each pair's.
+
+    They are the first tokens', [pairs, width], where the head sees no others and the last layer has no window, and
+    otherwise all tokens', [tokens, width]. `recompute` as for BERT.
+    """
+    model, config = classifier.model, classifier.config
+    refuse_dropout(config.attention_dropout if classifier.training else 0.0)
+    hidden = model.embeddings(input_ids=batch.input_ids)
+    kinds = config.layer_types
+    rotations = {kind: model.rotary_emb(hidden.float(), batch.position_ids[None], kind) for kind in set(kinds)}
+    first_tokens_do = config.classifier_pooling == "cls" and kinds[-1] == "full_attention"
+    last = len(kinds) - 1
+    for index, (layer, kind) in enumerate(zip(model.layers, kinds, strict=True)):
+        first_only = first_tokens_do and index == last
+        hidden = _run(_modernbert_layer, recompute, layer, hidden, batch, rotations[kind], first_only)
+    return model.final_norm(hidden), _one_each(batch) if first_tokens_do else batch.offsets
+
+
+def _modernbert_layer(
+    layer: Any, hidden: Tensor, batch: PairBatch, rotation: tuple[Tensor, Tensor], first_only: bool
+) -> Tensor:
+    attention = layer.attn
+    window = None if attention.sliding_window is None else attention.sliding_window - 1
+    x = _as_product_input(layer.attn_norm(hidden))
+    cos, sin = (part[0, :, None] for part in rotation)  # [tokens, 1, head width]
+    if first_only:
+        hidden = _first_tokens(hidden, batch.offsets)
+        weights, bias = attention.Wqkv.weight, attention.Wqkv.bias
+        width = weights.shape[1]
+        q = F.linear(_first_tokens(x, batch.offsets), weights[:width], None if bias is None else bias[:width])
+        k, v = F.linear(x, weights[width:], None if bias is None else bias[width:]).chunk(2, dim=-1)
+    else:
+        q, k, v = attention.Wqkv(x).chunk(3, dim=-1)
+    q, k, v = (part.view(len(part), -1, attention.head_dim) for part in (q, k, v))
+    if not first_only:  # a first token has position 0, where the rotation is by nothing
+        q = _rotate(q, cos, sin)
+    seen = attend(q, _rotate(k, cos, sin), v, batch.offsets, batch.longest, window, first_only=first_only)
+    hidden = hidden + attention.out_drop(attention.Wo(seen.flatten(-2)))
+    return cast(Tensor, hidden + layer.mlp(layer.mlp_norm(hidden)))
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the pairs (i, i + half) of the last dimension, in float32; the result has x's dtype."""
+    left, right = x.float().chunk(2, dim=-1)
+    half = left.shape[-1]
+    return torch.cat(
+        [left * cos[..., :half] - right * sin[..., :half], right * cos[..., half:] + left * sin[..., half:]], dim=-1
+    ).to(x.dtype)
+
+
+def _joint(x: Tensor, *layers: nn.Linear) -> Tensor:
+    """Apply several linear layers as one product."""
+    return F.linear(x, torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers]))
+
+
+def _as_product_input(x: Tensor) -> Tensor:
+    """Cast once, where autocast would cast for each of several products."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
+def _first_tokens(hidden: Tensor, offsets: Tensor) -> Tensor:
+    return hidden.index_select(0, offsets[:-1].long())
+
+
+def _one_each(batch: PairBatch) -> Tensor:
+    return torch.arange(len(batch.offsets), dtype=torch.int32, device=batch.offsets.device)
+
+
+def _run(layer: Callable[..., Tensor], recompute: bool, *inputs: Any) -> Tensor:
+    if recompute and torch.is_grad_enabled():
+        return cast(Tensor, checkpoint(layer, *inputs, use_reentrant=False))
+    return layer(*inputs)
+
+
+Forward = Callable[[Any, PairBatch, bool], tuple[Tensor, Tensor]]
+FORWARDS: dict[str, Forward] = {"bert": bert_hidden, "modernbert": modernbert_hidden}
