@@ -30,10 +30,12 @@ def main(cfg: DictConfig) -> None:
 def _run(cfg: DictConfig) -> None:
     from rich.console import Console  # heavy imports stand here, where --help does not wait for them
 
+    from crossrank.allocator import keep_freed_memory
     from crossrank.analysis.summary import as_table
     from crossrank.config import build_training_run
     from crossrank.run import execute
 
+    keep_freed_memory()
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in NOISE:

@@ -18,6 +18,7 @@ FRAMEWORKS = {"lightning", "pytorch_lightning", "hydra", "wandb"}
 
 LAYERS = {  # package: what of crossrank it may import besides itself
     "errors": set(),
+    "allocator": set(),
     "hub": {"errors"},
     "data": {"errors", "hub"},
     "losses": {"errors"},

@@ -31,11 +31,11 @@ class PeriodicEvaluation(pl.Callback):
         monitor: str,
         run_dir: str,
         every_n_steps: int = 4000,
-        tokens_per_batch: int = 2048,
+        tokens_per_batch: int | None = None,
     ) -> None:
         if every_n_steps < 1:
             raise ValueError(f"every_n_steps counts optimizer steps and must be at least 1, got {every_n_steps}")
-        if tokens_per_batch < 1:
+        if tokens_per_batch is not None and tokens_per_batch < 1:
             raise ValueError(f"tokens_per_batch must be at least 1, got {tokens_per_batch}")
         if not evaluators:
             raise ValueError("evaluators must name at least one, got none; remove the callback to train without")

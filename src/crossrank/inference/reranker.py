@@ -29,7 +29,7 @@ class Reranker:
         ModelError: the weights are not those of a cross-encoder with a head.
     """
 
-    def __init__(self, path: str, tokens_per_batch: int = 2048) -> None:
+    def __init__(self, path: str, tokens_per_batch: int | None = None) -> None:
         backbone = Pretrained(path, attention_dropout=0.0, hidden_dropout=0.0)
         self._scorer = PairScorer(backbone.build(seed=None).eval(), backbone.encoder(), tokens_per_batch)
 

@@ -10,25 +10,29 @@ from crossrank.data.batch import collate
 from crossrank.data.tokens import PairEncoder, TokenIds
 from crossrank.models.cross_encoder import CrossEncoder
 
+TOKENS_ON_CPU, TOKENS_ON_GPU = 4096, 32768
+
 
 class PairScorer:
     """Calls a cross-encoder on (question, document) texts: `scorer(pairs) -> float32[pairs]`, logits in their order.
 
     A text is tokenised once in the scorer's life, so an evaluation that comes back every N steps pays for it once.
-    Batches hold at most `tokens_per_batch` tokens (or one pair that is longer) of pairs of similar length; no score
-    depends on which pairs are scored together, but for rounding.
+    Batches hold at most `tokens_per_batch` tokens (or one pair that is longer) of pairs of similar length, by default
+    as many as suit the model's device; no score depends on which pairs are scored together, but for rounding.
     """
 
     def __init__(
         self,
         model: CrossEncoder,
         encoder: PairEncoder,
-        tokens_per_batch: int = 2048,
+        tokens_per_batch: int | None = None,
         autocast: torch.dtype | None = None,
     ) -> None:
-        if tokens_per_batch < 1:
+        if tokens_per_batch is not None and tokens_per_batch < 1:
             raise ValueError(f"tokens_per_batch must be at least 1, got {tokens_per_batch}")
-        self.model, self.encoder, self.tokens_per_batch, self.autocast = model, encoder, tokens_per_batch, autocast
+        self.model, self.encoder, self.autocast = model, encoder, autocast
+        on_cpu = next(model.parameters()).device.type == "cpu"
+        self.tokens_per_batch = tokens_per_batch or (TOKENS_ON_CPU if on_cpu else TOKENS_ON_GPU)
         self._tokens: dict[str, TokenIds] = {}
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> npt.NDArray[np.float32]:
@@ -41,21 +45,20 @@ class PairScorer:
         scores = torch.empty(len(pairs))
         modes = {module: module.training for module in self.model.modules()}
         self.model.eval()
+        device = next(self.model.parameters()).device
         try:
-            with torch.inference_mode():
+            # autocast stands around all batches: it casts the weights once
+            with torch.inference_mode(), torch.autocast(device.type, dtype=self.autocast, enabled=bool(self.autocast)):
                 for chosen in self._batches(order, lengths):
-                    scores[torch.from_numpy(chosen)] = self._score([pairs[i] for i in chosen])
+                    scores[torch.from_numpy(chosen)] = self._score([pairs[i] for i in chosen], device)
         finally:
             for module, training in modes.items():
                 module.training = training
         return scores.numpy()
 
-    def _score(self, pairs: Sequence[tuple[str, str]]) -> torch.Tensor:
-        device = next(self.model.parameters()).device
-        batch = collate(self.encoder, [(self._tokens[q], self._tokens[d]) for q, d in pairs]).to(device)
-        enabled = self.autocast is not None
-        with torch.autocast(device.type, dtype=self.autocast, enabled=enabled):
-            logits: torch.Tensor = self.model(batch)
+    def _score(self, pairs: Sequence[tuple[str, str]], device: torch.device) -> torch.Tensor:
+        batch = collate(self.encoder, [(self._tokens[q], self._tokens[d]) for q, d in pairs])
+        logits: torch.Tensor = self.model(batch.to(device))
         return logits.cpu()
 
     def _tokenise(self, pairs: Sequence[tuple[str, str]]) -> None:
