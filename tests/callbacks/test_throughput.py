@@ -13,6 +13,7 @@ from crossrank.callbacks.throughput import RunProgress, Throughput
 from crossrank.data.batch import collate
 from crossrank.losses.bce import WeightedBCE
 from crossrank.models.backbones import RandomInit
+from crossrank.models.flops import useful_flops
 from crossrank.training.module import RerankerModule
 from crossrank.training.optim import LinearWarmup
 from crossrank.training.tracking import JsonlLogger
@@ -24,21 +25,24 @@ pytestmark = [
 ]
 
 
-class Stream(pl.LightningDataModule):
-    def __init__(self, batches):
-        super().__init__()
-        self.batches = batches
-
-    def train_dataloader(self):
-        return DataLoader(self.batches, batch_size=None)
-
-
 class Clock:
     """Each micro-batch takes 2 seconds; an evaluation at step 2 takes 100."""
 
     def __init__(self, monkeypatch):
         self.now = 1000.0
         monkeypatch.setattr(throughput_module, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+
+class SlowList(list):
+    """Takes half a second a batch to fetch."""
+
+    def __init__(self, batches, clock):
+        super().__init__(batches)
+        self.clock = clock
+
+    def __getitem__(self, index):
+        self.clock.now += 0.5
+        return super().__getitem__(index)
 
 
 class Events(pl.Callback):
@@ -64,7 +68,7 @@ class Evaluations(pl.Callback):
             pl_module.evaluation_seconds += 100
 
 
-def _fit(encoder, folder, monkeypatch, steps, every, accumulate=1, loss=None, evaluations_last=True):
+def _fit(encoder, folder, monkeypatch, steps, every, accumulate=1, loss=None, evaluations_last=True, slow=False):
     tokens = encoder.encode(["the question", "a document", "another document of more words"])
     pairs = [(tokens[0], tokens[1]), (tokens[0], tokens[2]), (tokens[0], tokens[0])]
     batches = [collate(encoder, pairs[: 1 + i % 3], [1, 0, 0][: 1 + i % 3]) for i in range(steps * accumulate)]
@@ -75,7 +79,8 @@ def _fit(encoder, folder, monkeypatch, steps, every, accumulate=1, loss=None, ev
     middle = [Throughput(every), evaluations] if evaluations_last else [evaluations, Throughput(every)]
     spec = TrainerSpec("cpu", precision="32-true", accumulate_grad_batches=accumulate)
     trainer = spec.build(steps, [events, *middle, RunProgress()], [JsonlLogger(folder)], folder)
-    trainer.fit(module, datamodule=Stream(batches))
+    loader = DataLoader(SlowList(batches, clock) if slow else batches, batch_size=None)
+    trainer.fit(module, train_dataloaders=loader)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return lines, events, module
 
@@ -102,6 +107,27 @@ def test_loss_rate_and_speed_are_those_since_the_last_log_without_evaluations(
         assert line["train/pairs_per_second"] == pytest.approx(pairs / seconds)
         tokens = sum(count for _, count in events.pairs[start:stop])
         assert line["train/tokens_per_second"] == pytest.approx(tokens / seconds)
+
+
+@pytest.mark.parametrize("evaluations_last", [True, False])
+def test_shares_of_time_and_of_tokens(evaluations_last, encoder, tmp_path, monkeypatch):
+    """A step is half a second of fetching and two of computing; the evaluation of 100 seconds is not training."""
+    lines, events, _ = _fit(encoder, tmp_path, monkeypatch, 6, 1, evaluations_last=evaluations_last, slow=True)
+    assert [line["train/data_wait_share"] for line in lines] == pytest.approx([0.2] * 6)
+    evaluated = [line["train/evaluation_share"] for line in lines]
+    seen = [0.0 if k < (3 if evaluations_last else 2) else 100 / (100 + 2.5 * k) for k in range(1, 7)]
+    assert evaluated == pytest.approx(seen)
+    for line, (pairs, tokens) in zip(lines, events.pairs, strict=True):
+        assert line["train/padding_share"] == pytest.approx(1 - tokens / 64)  # rows are filled up to 64 tokens
+        assert line["train/pairs_per_second"] == pytest.approx(pairs / 2.5)
+
+
+def test_useful_operations_a_second(encoder, tmp_path, monkeypatch):
+    lines, events, module = _fit(encoder, tmp_path, monkeypatch, 1, 1)
+    [(pairs, tokens)] = events.pairs
+    assert pairs == 1
+    flops = useful_flops(module.model.config, tokens, tokens**2, passes=3)
+    assert lines[0]["train/tflops"] == pytest.approx(flops / 2 / 1e12)
 
 
 def test_the_rates_logged_start_at_zero_and_are_those_used(encoder, tmp_path, monkeypatch):
@@ -146,7 +172,7 @@ def test_nothing_waits_for_the_device_between_logs(monkeypatch):
     callback.on_train_start(trainer, module)
     module.last_loss = torch.zeros((), device="meta")
     empty = torch.zeros(0)
-    batch = throughput_module.PairBatch(empty, empty, empty, empty, torch.zeros(3), empty, 0)
+    batch = throughput_module.PairBatch(empty, empty, empty, empty, torch.zeros(3), empty, 0, 0)
     for step in range(2, 10):
         trainer.global_step = step
         callback.on_train_batch_start(trainer, module, batch, step)

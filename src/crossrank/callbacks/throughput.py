@@ -9,16 +9,19 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import Tensor
 
 from crossrank.data.batch import PairBatch
+from crossrank.models.flops import useful_flops
 from crossrank.training.module import RerankerModule
 
 log = logging.getLogger(__name__)
 
 
 class Throughput(pl.Callback):
-    """Logs the mean loss since it last did, the lr just used, and pairs and tokens a second without evaluations.
+    """Logs what training did since it last logged, without the time of evaluations.
 
-    It does so after the first optimizer step, every `every_n_steps` and after the last. Only then does the host wait
-    for the device.
+    The mean loss, the lr just used, pairs and tokens a second, useful operations a second (`train/tflops`), the share
+    of time that the step waited for its data, the share of tokens that only fill a kernel's shape
+    (`train/padding_share`), and the share of the whole run spent evaluating so far. It does so after the first
+    optimizer step, every `every_n_steps` and after the last. Only then does the host wait for the device.
     """
 
     def __init__(self, every_n_steps: int = 1000) -> None:
@@ -26,19 +29,24 @@ class Throughput(pl.Callback):
             raise ValueError(f"every_n_steps counts optimizer steps and must be at least 1, got {every_n_steps}")
         self.every_n_steps = every_n_steps
         self._loss: Tensor | float = 0.0  # summed over pairs, on the device; nothing waits for it
-        self._pairs = self._tokens = 0
-        self._started = self._evaluated = 0.0
+        self._pairs = self._tokens = self._padded = 0
+        self._flops = self._waited = 0.0
+        self._begun = self._started = self._idle_since = 0.0
         self._last_step = self._lr = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
+        """Start the clocks."""
+        assert isinstance(pl_module, RerankerModule)
         self._last_step = trainer.global_step
+        self._begun = self._training_clock(pl_module)
         self._reset(pl_module)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
     ) -> None:
-        """Note the lr that this step uses, before the schedule moves on."""
+        """Note the lr that this step uses, before the schedule moves on, and how long its data took."""
+        assert isinstance(pl_module, RerankerModule)
+        self._waited += self._training_clock(pl_module) - self._idle_since
         self._lr = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_batch_end(
@@ -50,20 +58,27 @@ class Throughput(pl.Callback):
         self._loss = self._loss + pl_module.last_loss * len(batch)
         self._pairs += len(batch)
         self._tokens += batch.tokens
+        self._padded += pl_module.model.computed_tokens(batch)
+        self._flops += useful_flops(pl_module.model.config, batch.tokens, batch.token_pairs, passes=3)
         step = trainer.global_step
         due = step % self.every_n_steps == 0 or step in (1, trainer.max_steps)
         if due and step != self._last_step:
             self._last_step = step
             self._log(trainer, pl_module, step)
             self._reset(pl_module)
+        self._idle_since = self._training_clock(pl_module)
 
     def _log(self, trainer: pl.Trainer, module: RerankerModule, step: int) -> None:
-        seconds = time.monotonic() - self._started - (module.evaluation_seconds - self._evaluated)
+        seconds = self._training_clock(module) - self._started
         metrics = {
             "train/loss": float(self._loss / self._pairs),
             "train/lr": self._lr,
             "train/pairs_per_second": self._pairs / seconds,
             "train/tokens_per_second": self._tokens / seconds,
+            "train/tflops": self._flops / seconds / 1e12,
+            "train/data_wait_share": self._waited / seconds,
+            "train/padding_share": 1 - self._tokens / self._padded,
+            "train/evaluation_share": module.evaluation_seconds / (time.monotonic() - self._begun),
         }
         module.progress |= {
             "loss": f"{metrics['train/loss']:.4f}",
@@ -79,11 +94,16 @@ class Throughput(pl.Callback):
                 step, trainer.max_steps, *(module.progress[name] for name in ("loss", "pairs/s", "tokens/s")),
             )  # fmt: skip
 
-    def _reset(self, module: pl.LightningModule) -> None:
-        assert isinstance(module, RerankerModule)
+    def _reset(self, module: RerankerModule) -> None:
         self._loss = 0.0
-        self._pairs = self._tokens = 0
-        self._started, self._evaluated = time.monotonic(), module.evaluation_seconds
+        self._pairs = self._tokens = self._padded = 0
+        self._flops = self._waited = 0.0
+        self._started = self._idle_since = self._training_clock(module)
+
+    @staticmethod
+    def _training_clock(module: RerankerModule) -> float:
+        """Seconds that stand still during evaluations."""
+        return time.monotonic() - module.evaluation_seconds
 
 
 class RunProgress(TQDMProgressBar):

@@ -22,6 +22,7 @@ class PairBatch:
     labels: Tensor  # float32 [pairs]
     query_index: Tensor  # int64 [pairs]: pairs of the same question share a number, from 0 in each batch
     longest: int  # tokens of the longest pair, on the host so that no kernel launch has to wait for it
+    token_pairs: int  # sum of squared lengths: what attention costs
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -40,7 +41,8 @@ class PairBatch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "PairBatch":
-        return replace(self, **{f.name: change(getattr(self, f.name)) for f in fields(self) if f.name != "longest"})  # type: ignore[arg-type]
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: change(value) for name, value in values.items() if isinstance(value, Tensor)})  # type: ignore[arg-type]
 
 
 def collate(
@@ -66,6 +68,7 @@ def collate(
         labels=torch.zeros(len(pairs)) if labels is None else torch.from_numpy(np.asarray(labels, np.float32)),
         query_index=_int64(numbered),
         longest=int(lengths.max()),
+        token_pairs=int(np.square(lengths).sum()),
     )
 
 
