@@ -55,15 +55,6 @@ def _batches(encoder, count, size):
     return [_batch(encoder, *zip(*rows[i : i + size], strict=True)) for i in range(0, count * size, size)]
 
 
-class Stream(pl.LightningDataModule):
-    def __init__(self, batches):
-        super().__init__()
-        self.batches = batches
-
-    def train_dataloader(self):
-        return DataLoader(self.batches, batch_size=None)
-
-
 class Losses(pl.Callback):
     """The loss of every micro-batch, the lr and the clipped norm of every optimizer step."""
 
@@ -92,7 +83,7 @@ def _fit(model, batches, steps, tmp_path, optimizer=None, schedule=None, accumul
     record = Losses()
     spec = TrainerSpec("cpu", precision="32-true", accumulate_grad_batches=accumulate, gradient_clip_val=clip)
     trainer = spec.build(steps, [record], [], tmp_path)
-    trainer.fit(module, datamodule=Stream(batches))
+    trainer.fit(module, train_dataloaders=DataLoader(batches, batch_size=None))
     assert trainer.global_step == steps
     return record
 
@@ -238,7 +229,7 @@ def test_a_fused_optimizer_is_clipped_under_bfloat16(encoder, tmp_path):
     before = copy.deepcopy(ours)
     module = RerankerModule(ours, WeightedBCE(5.0), partial(torch.optim.SGD, lr=1.0, fused=True), Constant())
     spec = TrainerSpec("cpu", precision="bf16-mixed", gradient_clip_val=0.01)
-    spec.build(1, [], [], tmp_path).fit(module, datamodule=Stream(batches))
+    spec.build(1, [], [], tmp_path).fit(module, train_dataloaders=DataLoader(batches, batch_size=None))
     moved = torch.cat([(p - q).flatten() for p, q in zip(ours.parameters(), before.parameters(), strict=True)])
     assert moved.norm().item() == pytest.approx(0.01, rel=1e-3)
 
@@ -260,7 +251,9 @@ def test_weight_decay_reaches_matrices_and_spares_norms(encoder, tmp_path):
         model, lambda logits, labels, questions: logits.sum() * 0, partial(torch.optim.SGD, lr=0.1, weight_decay=0.5),
         Constant(),
     )  # fmt: skip
-    TrainerSpec("cpu", precision="32-true").build(1, [], [], tmp_path).fit(module, datamodule=Stream(zero))
+    TrainerSpec("cpu", precision="32-true").build(1, [], [], tmp_path).fit(
+        module, train_dataloaders=DataLoader(zero, batch_size=None)
+    )
     old = dict(before.named_parameters())
     for name, parameter in model.named_parameters():
         kept = 1.0 if "norm" in name or name.endswith("bias") else 0.95

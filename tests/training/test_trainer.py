@@ -2,7 +2,6 @@ import os
 from functools import partial
 from pathlib import Path
 
-import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -22,15 +21,6 @@ pytestmark = [
 ]
 
 
-class Stream(pl.LightningDataModule):
-    def __init__(self, batches):
-        super().__init__()
-        self.batches = batches
-
-    def train_dataloader(self):
-        return DataLoader(self.batches, batch_size=None)
-
-
 def _fit(encoder, folder, callbacks, precision="32-true", steps=3):
     tokens = encoder.encode(["a question", "its document", "another document"])
     batch = collate(encoder, [(tokens[0], tokens[1]), (tokens[0], tokens[2])], [1, 0], [0, 0])
@@ -38,7 +28,7 @@ def _fit(encoder, folder, callbacks, precision="32-true", steps=3):
     optimizer = partial(torch.optim.AdamW, lr=1e-3, fused=True)
     module = RerankerModule(model, WeightedBCE(5.0), optimizer, LinearWarmup())
     trainer = TrainerSpec("cpu", precision=precision).build(steps, callbacks, [], folder)
-    trainer.fit(module, datamodule=Stream([batch] * steps))
+    trainer.fit(module, train_dataloaders=DataLoader([batch] * steps, batch_size=None))
     return trainer, module
 
 
