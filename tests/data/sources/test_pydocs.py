@@ -11,7 +11,7 @@ BODY = "It tells at some length of the thing named {} and its uses, so that twel
 
 
 def documented(name: str, summary: str | None = None, body: str | None = None) -> str:
-    text = f"{summary or f'Say what {name} does.'}\n\n    {body or BODY.format(name)}"
+    text = f"{summary or f'Say what thing {name} does.'}\n\n    {body or BODY.format(name)}"
     return f'def {name}():\n    """{text}\n    """\n'
 
 
@@ -48,24 +48,24 @@ def functions(*names: str) -> str:
 def test_files_are_parsed_and_never_imported_or_executed(install):
     trap = "import pathlib, sys\npathlib.Path(__file__).with_suffix('.ran').touch()\nraise SystemExit('executed')\n"
     root = install({"fakedocs/__init__.py": trap + functions("one", "two")})
-    assert set(pairs_of(PyDocs(("fakedocs",), dev_size=1))) == {"Say what one does.", "Say what two does."}
+    assert set(pairs_of(PyDocs(("fakedocs",), dev_size=1))) == {"Say what thing one does.", "Say what thing two does."}
     assert not list(root.rglob("*.ran"))
     assert "fakedocs" not in sys.modules
 
 
 def test_a_pair_is_the_summary_and_the_body_of_a_docstring_on_one_line_each(install):
     nested = (
-        '"""Say what this module\nis good for.\n\nThe body of it goes on for a while,\n\n   over several paragraphs of '
-        'text, so that it is enough.\n"""\n'
+        '"""Say what this module\nis good for.\n\nThe body of this goes on for a while,\n\n   over several paragraphs '
+        'of text, so that it is enough.\n"""\n'
         "class Thing:\n" + "".join(f"    {line}\n" for line in documented("method").splitlines())
     )
     install({"fakedocs/a.py": nested, "fakedocs/b.py": "async " + documented("wait")})
     assert pairs_of(PyDocs(("fakedocs",), dev_size=1)) == {
         "Say what this module is good for.": (
-            "The body of it goes on for a while, over several paragraphs of text, so that it is enough."
+            "The body of this goes on for a while, over several paragraphs of text, so that it is enough."
         ),
-        "Say what method does.": BODY.format("method"),
-        "Say what wait does.": BODY.format("wait"),
+        "Say what thing method does.": BODY.format("method"),
+        "Say what thing wait does.": BODY.format("wait"),
     }
 
 
@@ -80,7 +80,7 @@ def test_a_pair_is_the_summary_and_the_body_of_a_docstring_on_one_line_each(inst
 def test_the_answer_ends_where_the_first_section_starts(install, section):
     body = BODY.format("one") + f"\n\n    {section}\n    and what follows in it"
     install({"fakedocs/a.py": documented("one", body=body) + documented("two")})
-    assert pairs_of(PyDocs(("fakedocs",), dev_size=1))["Say what one does."] == BODY.format("one")
+    assert pairs_of(PyDocs(("fakedocs",), dev_size=1))["Say what thing one does."] == BODY.format("one")
 
 
 @pytest.mark.parametrize(("written", "read"), [
@@ -93,38 +93,39 @@ def test_markup_is_no_text(written, read):
     assert pydocs._plain(written) == read
 
 
-def test_an_answer_that_repeats_most_of_the_question_is_dropped(install):
-    """Of "compute", "tensor", "gradient" and "slowly" two are half and stay; three are most and go."""
-    half = "This tensor and that gradient are taken as they come and nothing else is said about them here."
-    most = "This tensor and that gradient are taken slowly as they come and nothing else is said about it here."
-    question = "Compute the {} gradient of it slowly"
-    install({"fakedocs/a.py": documented("a", question.format("tensor"), half) + documented("b")})
-    install({"otherdocs/a.py": documented("a", question.format("tensor"), most) + documented("b")}, name="otherdocs")
-    assert question.format("tensor") in pairs_of(PyDocs(("fakedocs",), dev_size=1))
-    with pytest.raises(DataError, match="none would be left"):
-        PyDocs(("otherdocs",), dev_size=1).load()
+@pytest.mark.parametrize(("answer", "kept"), [
+    ("This matrix and that vector are taken as they come and nothing else is said about them here.", False),
+    ("This tensor and that vector are taken as they come and nothing else is said about them here.", True),
+    ("This tensor and that gradient are taken as they come and nothing else is said about them here.", True),
+    ("This tensor and that gradient are taken slowly as they come and nothing else is said about it here.", False),
+], ids=["none", "one", "half", "most"])  # fmt: skip
+def test_an_answer_shares_some_of_the_questions_longer_words_and_at_most_half(install, answer, kept):
+    """They are "compute", "tensor", "gradient" and "slowly"."""
+    question = "Compute the tensor gradient of it slowly"
+    install({"fakedocs/a.py": documented("a", question, answer) + functions("b", "c")})
+    assert (question in pairs_of(PyDocs(("fakedocs",), dev_size=1))) == kept
 
 
 def test_words_that_only_look_like_a_title_do_not_end_the_answer(install):
     body = (
-        "Note that arguments are kept as they are, and that a line - such as this one - may\n    hold a colon: so. "
-        "Examples of that are given in the manual, which also says more."
+        "Note that arguments of a thing are kept as they are, and that a line - such as this one - may\n    hold a "
+        "colon: so. Examples of that are given in the manual, which also says more."
     )
     install({"fakedocs/a.py": documented("one", body=body) + documented("two")})
-    assert pairs_of(PyDocs(("fakedocs",), dev_size=1))["Say what one does."] == " ".join(body.split())
+    assert pairs_of(PyDocs(("fakedocs",), dev_size=1))["Say what thing one does."] == " ".join(body.split())
 
 
 def test_what_is_repeated_too_short_or_too_long_is_dropped(install):
     def words(count: int, of: str) -> str:
-        return " ".join(f"{of}{i}" for i in range(count))
+        return " ".join(["Something", *(f"{of}{i}word" for i in range(count - 1))])
 
     shortest, longest = pydocs.ANSWER_WORDS
     install(
         {
             "fakedocs/a.py": functions("one", "two", "twice")
-            + documented("b", summary="SAY what TWICE does.", body="Another body. " * 6)
-            + documented("c", summary="The first with this body.", body=BODY.format("same"))
-            + documented("d", summary="The second with this body.", body=BODY.format("same").upper()),
+            + documented("b", summary="SAY what thing TWICE does.", body="Another thing. " * 6)
+            + documented("c", summary="The first thing with this body.", body=BODY.format("same"))
+            + documented("d", summary="The second thing with this body.", body=BODY.format("same").upper()),
             "fakedocs/b.py": documented("e", summary=words(3, "q"))
             + documented("f", summary=words(26, "q"))
             + documented("g", body=words(shortest - 1, "a"))
@@ -134,7 +135,7 @@ def test_what_is_repeated_too_short_or_too_long_is_dropped(install):
         }
     )
     assert set(pairs_of(PyDocs(("fakedocs",), dev_size=1))) == {
-        "Say what one does.", "Say what two does.", words(4, "r"), words(25, "s"),
+        "Say what thing one does.", "Say what thing two does.", words(4, "r"), words(25, "s"),
     }  # fmt: skip
 
 
@@ -147,13 +148,15 @@ def test_tests_broken_files_and_other_files_are_skipped(install):
             "fakedocs/null.py": b"x = 1\0",
             "fakedocs/latin.py": b'"""caf\xe9"""\n',
             "fakedocs/deep.py": "x = " + "-" * 100_000 + "1\n",
-            "fakedocs/escapes.py": 'def f():\n    """Match \\d in a text.\n\n    ' + BODY.format("escape") + '"""\n',
+            "fakedocs/escapes.py": 'def f():\n    """Match thing \\d in a text.\n\n    '
+            + BODY.format("escape")
+            + '"""\n',
             "fakedocs/surrogate.py": documented("half", body="\\ud800 " + BODY.format("half")),
             "fakedocs/data.txt": functions("data"),
         }
     )
     assert set(pairs_of(PyDocs(("fakedocs",), dev_size=1))) == {
-        "Say what one does.", "Say what two does.", "Match \\d in a text.",
+        "Say what thing one does.", "Say what thing two does.", "Match thing \\d in a text.",
     }  # fmt: skip
 
 
