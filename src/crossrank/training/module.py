@@ -4,7 +4,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -12,7 +11,7 @@ from crossrank.data.batch import PairBatch
 from crossrank.errors import ModelError
 from crossrank.losses import Loss
 from crossrank.models.cross_encoder import CrossEncoder
-from crossrank.training.optim import OptimizerFactory, Schedule, decay_groups
+from crossrank.training.optim import OptimizerFactory, Schedule, clip_norm, decay_groups
 
 
 class RerankerModule(pl.LightningModule):
@@ -50,7 +49,7 @@ class RerankerModule(pl.LightningModule):
         itself; bfloat16 has no scale.
         """
         if gradient_clip_val:
-            clip_grad_norm_(self.model.parameters(), gradient_clip_val)
+            clip_norm(optimizer, gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule over `trainer.max_steps` updates."""

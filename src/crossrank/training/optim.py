@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import nn
-from torch.optim import Optimizer
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim import Adam, Optimizer
 
 OptimizerFactory = Callable[[Iterable[dict[str, Any]]], Optimizer]
 
@@ -48,6 +49,20 @@ class Constant:
     def factor(self, step: int, total: int) -> float:
         """Return 1."""
         return 1.0
+
+
+def clip_norm(optimizer: Optimizer, limit: float) -> None:
+    """Clip the joint norm of all gradients to `limit`, as `torch.nn.utils.clip_grad_norm_` does.
+
+    A fused Adam divides the gradients while it reads them, which saves a pass over all of them: they themselves are
+    then left as they were.
+    """
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norm = get_total_norm(gradients)
+    if isinstance(optimizer, Adam) and optimizer.defaults["fused"]:
+        optimizer.grad_scale = ((norm + 1e-6) / limit).clamp(min=1.0)  # type: ignore[attr-defined]
+    else:
+        clip_grads_with_norm_((p for group in optimizer.param_groups for p in group["params"]), limit, norm)
 
 
 def decay_groups(model: nn.Module) -> list[dict[str, Any]]:
