@@ -3,12 +3,18 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '
 ARGS ?= experiment=quickstart
 BIN := .venv/bin
 
-.PHONY: train test lint lock clean
+.PHONY: train test bench bench-check lock clean
 train: .venv/.ready
 	@$(BIN)/python -m src.train $(ARGS)
 
 test: .venv/.ready
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/python -m pytest
+
+bench: .venv/.ready
+	@$(BIN)/python -m bench.all
+
+bench-check: .venv/.ready
+	@$(BIN)/python -m bench.check
 
 # The stamp is written last: an install that failed or was interrupted leaves none, and the next call starts afresh.
 .venv/.ready: pyproject.toml constraints.txt

@@ -61,6 +61,21 @@ def test_attention_dropout_is_refused_in_training_only(kind, batch):
     forward(classifier.eval(), batch, False)
 
 
+class Adapted(torch.nn.Linear):
+    """What an adapter puts in a linear layer's place."""
+
+
+@pytest.mark.parametrize("kind", ["bert", "cls, last layer global"])
+def test_a_layer_that_would_be_left_out_is_refused(kind, batch):
+    classifier = _model(kind)
+    if kind == "bert":
+        classifier.bert.encoder.layer[1].attention.self.value = Adapted(32, 32)
+    else:
+        classifier.model.layers[3].attn.Wqkv = Adapted(32, 96, bias=False)
+    with pytest.raises(ModelError, match=r"this one is a Adapted; set model\.attention=packed"):
+        FORWARDS[KINDS[kind][0]](classifier, batch, False)
+
+
 @pytest.mark.parametrize(
     ("kind", "dropout"),
     [("bert", "hidden_dropout_prob"), ("mean", "embedding_dropout"), ("mean", "mlp_dropout")],

@@ -2,9 +2,8 @@
 
 The same mathematics with fewer and larger steps than the modules' own forward: one matrix product for query, key and
 value, one cast of each hidden state, and where the head looks at first tokens only, a last layer that is computed for
-them alone (its keys and values still come from all tokens). The modules keep their parameters, so a state dict, an
-export or an adapter sees nothing of it. Source of the ideas: the padded modules of transformers, and NVIDIA's
-BERT submissions to MLPerf for the packed row.
+them alone (its keys and values still come from all tokens). The modules keep their parameters, so a state dict or an
+export sees nothing of it; layers that were put around them, such as an adapter's, are refused rather than left out.
 """
 
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from crossrank.data.batch import PairBatch
+from crossrank.errors import ModelError
 from crossrank.models.attention import attend, refuse_dropout
 
 
@@ -84,6 +84,7 @@ def _modernbert_layer(
     x = _as_product_input(layer.attn_norm(hidden))
     cos, sin = (part[0, :, None] for part in rotation)  # [tokens, 1, head width]
     if first_only:
+        _refuse_wrapped(attention.Wqkv)
         hidden = _first_tokens(hidden, batch.offsets)
         weights, bias = attention.Wqkv.weight, attention.Wqkv.bias
         width = weights.shape[1]
@@ -110,7 +111,17 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def _joint(x: Tensor, *layers: nn.Linear) -> Tensor:
     """Apply several linear layers as one product."""
+    _refuse_wrapped(*layers)
     return F.linear(x, torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers]))
+
+
+def _refuse_wrapped(*layers: nn.Module) -> None:
+    for layer in layers:
+        if type(layer) is not nn.Linear:
+            raise ModelError(
+                f"the fused forward reads the weights of plain linear layers, this one is a {type(layer).__name__}; "
+                "set model.attention=packed"
+            )
 
 
 def _as_product_input(x: Tensor) -> Tensor:

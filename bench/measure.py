@@ -1,0 +1,136 @@
+"""Turns, clocks and the figures made of them."""
+
+import os
+import platform
+import resource
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+
+@dataclass
+class Clock:
+    """Wall and processor seconds of each round of one side."""
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    _started: tuple[float, float] = (0.0, 0.0)
+
+    def start(self) -> None:
+        self._started = (time.perf_counter(), time.process_time())
+
+    def stop(self) -> None:
+        wall, cpu = self._started
+        self.wall.append(time.perf_counter() - wall)
+        self.cpu.append(time.process_time() - cpu)
+
+
+class Turns:
+    """Lets threads step one at a time: every round each makes one step, the next round in reverse order."""
+
+    def __init__(self, sides: Sequence[str], rounds: int) -> None:
+        self.order = [side for k in range(rounds) for side in (sides if k % 2 == 0 else list(reversed(sides)))]
+        self.clocks = {side: Clock() for side in sides}
+        self._condition = threading.Condition()
+        self._at = 0
+        self._broken: BaseException | None = None
+
+    def take(self, side: str) -> None:
+        """Wait for this side's turn and start its clock."""
+        with self._condition:
+            self._condition.wait_for(
+                lambda: self._broken or self._at >= len(self.order) or self.order[self._at] == side
+            )
+            if self._broken:
+                raise RuntimeError("the other side stopped") from self._broken
+        self.clocks[side].start()
+
+    def after_first(self) -> None:
+        """Wait until the first step is made: set-up draws from the process's one random generator."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._broken or self._at > 0)
+
+    def pass_on(self, side: str) -> None:
+        """Stop the clock, let the other go on, and wait for the next turn."""
+        self.clocks[side].stop()
+        with self._condition:
+            self._at += 1
+            self._condition.notify_all()
+        if side in self.order[self._at :]:
+            self.take(side)
+
+    def abort(self, error: BaseException) -> None:
+        with self._condition:
+            self._broken = error
+            self._condition.notify_all()
+
+
+def matmul_flops(dtype: torch.dtype, width: int, wide: int, tokens: int = 2048) -> float:
+    """Operations a second of this machine's matrix product at the model's own shape: best of 20, both directions."""
+    down, up = torch.randn(tokens, wide).to(dtype), torch.randn(tokens, width).to(dtype)
+    weight = torch.randn(wide, width).to(dtype)
+    best = 0.0
+    for _ in range(20):
+        started = time.perf_counter()
+        torch.nn.functional.linear(up, weight)
+        down @ weight
+        best = max(best, 4.0 * tokens * width * wide / (time.perf_counter() - started))
+    return best
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Ours beside the peer's over rounds of equal work."""
+
+    peer_median: float  # seconds a round
+    ours_median: float
+    peer_p10: float
+    ours_p10: float
+    ratio: float  # of the medians
+    paired_ratio: float  # median of the rounds' ratios
+    cpu_ratio: float
+    rounds: int
+
+
+def compare(peer: Clock, ours: Clock, warm_up: int) -> Comparison:
+    theirs, mine = peer.wall[warm_up:], ours.wall[warm_up:]
+    return Comparison(
+        statistics.median(theirs), statistics.median(mine),
+        float(np.percentile(theirs, 10)), float(np.percentile(mine, 10)),
+        statistics.median(theirs) / statistics.median(mine),
+        statistics.median(a / b for a, b in zip(theirs, mine, strict=True)),
+        sum(peer.cpu[warm_up:]) / sum(ours.cpu[warm_up:]),
+        len(mine),
+    )  # fmt: skip
+
+
+def peak_memory() -> int:
+    """Bytes of resident memory that this process has held at most."""
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes if sys.platform == "darwin" else kilobytes * 1024
+
+
+def machine() -> dict[str, str | int | float]:
+    """What the figures depend on."""
+    packages = ("torch", "transformers", "sentence-transformers", "lightning")
+    return {
+        "cpu": _cpu_name(), "cores": os.cpu_count() or 0, "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 2), "amx": torch.cpu._is_amx_tile_supported(),
+        "python": platform.python_version(), **{package: version(package) for package in packages},
+    }  # fmt: skip
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

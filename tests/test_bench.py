@@ -1,0 +1,193 @@
+"""The benchmark's own arithmetic, and on a tiny model that both sides do the same work; speed is not asserted."""
+
+import argparse
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bench import check, evaluate, inputs, score, table, train
+from bench.measure import Clock, Turns, compare, matmul_flops
+from crossrank.models.backbones import RandomInit
+from crossrank.models.export import export
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec"),
+]
+ENTRY = {
+    "cell": "train-16", "model": "minilm", "precision": "fp32", "peer_median": 1.2, "ours_median": 0.4, "peer_p10": 1.1,
+    "ours_p10": 0.39, "ratio": 3.0, "paired_ratio": 2.9, "gap": 3e-7, "tokens_per_second": 2500.0,
+    "share_of_matmul": 0.61, "machine": {"cpu": "a processor", "threads": 2, "load": 0.1, "torch": "2.13.0"},
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _generated_texts(monkeypatch):
+    """The same with and without the data beside the checkout."""
+    monkeypatch.setattr(inputs, "QA_MIX", Path("nowhere"))
+    monkeypatch.setattr(evaluate, "SHARED", Path("nowhere"))
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    entries = []
+    for module in (train, score, evaluate):
+        monkeypatch.setattr(module, "record", lambda *entry: entries.append(entry))
+    return entries
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    backbone = RandomInit(inputs.MINILM, hidden_size=16, max_length=inputs.MAX_LENGTH, pooling="cls")
+    return export(backbone.build(3), backbone.encoder(), tmp_path_factory.mktemp("bench") / "tiny")
+
+
+def _clock(*seconds):
+    return Clock(wall=list(seconds), cpu=[2 * s for s in seconds])
+
+
+def test_ratios_by_hand():
+    """Without the first round: medians 4 and 2; the rounds' ratios are 3/1, 4/2, 8/4, so their median is 2."""
+    figures = compare(_clock(100, 3, 4, 8), _clock(1, 1, 2, 4), warm_up=1)
+    assert (figures.peer_median, figures.ours_median, figures.ratio, figures.paired_ratio) == (4, 2, 2, 2)
+    assert figures.cpu_ratio == pytest.approx(15 / 7)
+    assert figures.peer_p10 == pytest.approx(3.2)
+    assert figures.rounds == 3
+
+
+def test_two_threads_take_turns_in_alternating_order():
+    turns, steps = Turns(["peer", "ours"], 3), []
+
+    def side(name):
+        turns.take(name)
+        for _ in range(3):
+            steps.append(name)
+            turns.pass_on(name)
+
+    threads = [threading.Thread(target=side, args=(name,)) for name in ("ours", "peer")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=10)
+    assert steps == ["peer", "ours", "ours", "peer", "peer", "ours"]
+    assert len(turns.clocks["ours"].wall) == len(turns.clocks["peer"].wall) == 3
+
+
+def test_a_side_that_breaks_does_not_leave_the_other_waiting():
+    turns = Turns(["peer", "ours"], 2)
+    turns.abort(ValueError("broken"))
+    with pytest.raises(RuntimeError, match="the other side stopped"):
+        turns.take("ours")
+
+
+def test_the_limit_is_a_rate_of_this_machine():
+    assert 1e8 < matmul_flops(torch.float32, 64, 128, tokens=64) < 1e15
+
+
+def test_generated_texts_have_the_lengths_of_gooaq():
+    pairs = inputs.generated(2000)
+    asked, said = ([len(text.split()) for text in texts] for texts in (pairs.questions, pairs.answers))
+    assert np.mean(asked) == pytest.approx(10, abs=0.3)
+    assert np.mean(said) == pytest.approx(55, abs=2)
+    assert max(said) == 200
+    assert inputs.generated(2000).questions == pairs.questions
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_both_sides_train_on_the_same_batches(weights, precision, recorded, tmp_path):
+    options = argparse.Namespace(
+        model="tiny", batch=8, precision=precision, steps=20, warm_up=4, threads=1, accumulate=1, recompute=False,
+        peer_compile=False, peer_grouped=False, side="both", dry=True,
+    )  # fmt: skip
+    encoder = train.Pretrained(str(weights), max_length=inputs.MAX_LENGTH).encoder()
+    rows = inputs.labelled_rows(60, encoder, tmp_path / "cache")
+    train._compare(options, weights, rows, tmp_path)
+    cell, _, _, figures, *_ = recorded[0]
+    assert cell == "train-8"
+    assert figures["rounds"] == 16
+    assert figures["gap"] < (train.GATE if precision == "fp32" else 0.02)
+    assert figures["padded_over_real"] > 1
+
+
+def test_the_gate_of_training_is_shut_when_losses_differ(weights, monkeypatch, recorded, tmp_path):
+    def peer(weights, rows, options, folder, turns):
+        turns.take("peer")
+        turns.order = ["peer"]
+        turns.pass_on("peer")
+        return [0.5, 0.5]
+
+    monkeypatch.setattr(train, "train_peer", peer)
+    monkeypatch.setattr(train, "train_ours", lambda *_: argparse.Namespace(losses=[0.5, 0.5001]))
+    options = argparse.Namespace(steps=2, precision="fp32", peer_grouped=False)
+    with pytest.raises(SystemExit, match=r"differ by 1\.0e-04, at most 1e-05 is allowed: no figure counts"):
+        train._compare(options, weights, None, tmp_path)
+    assert not recorded
+
+
+def test_the_peers_grouped_batches_hold_every_row_once_and_pad_less():
+    lengths = np.random.default_rng(0).integers(1, 100, 640)
+    rows = {"question": ["q"] * 640, "document": ["d" * int(n) for n in lengths]}
+    batches = list(train.GroupedByLength(train.Dataset.from_dict(rows), 16, False))
+    assert sorted(row for batch in batches for row in batch) == list(range(640))
+    spread = np.mean([np.ptp(lengths[batch]) for batch in batches])
+    assert spread < 5 < np.mean([np.ptp(part) for part in lengths.reshape(-1, 16)])
+    assert batches != sorted(batches, key=lambda batch: lengths[batch].max())
+
+
+def test_both_sides_give_the_same_scores(weights, recorded, tmp_path):
+    encoder = score.Pretrained(str(weights), max_length=inputs.MAX_LENGTH).encoder()
+    rows = inputs.labelled_rows(20, encoder, tmp_path / "cache")
+    pairs = list(zip(rows.questions, rows.documents, strict=True))
+    score._compare(argparse.Namespace(model="tiny", precision="fp32", groups=2, dry=True), weights, pairs)
+    assert recorded[0][3]["gap"] < score.GATE
+    assert set(recorded[0][3]["peer_seconds"]) == {"peer 32", "peer 64", "peer 128", "ours"}
+
+
+def test_both_sides_give_the_same_metrics(weights, recorded, monkeypatch):
+    monkeypatch.setattr(evaluate, "model_folder", lambda *_: weights)
+    monkeypatch.setattr("sys.argv", ["bench.evaluate", "--queries", "2", "--dev", "3", "--threads", "1", "--dry"])
+    evaluate.main()
+    assert recorded[0][3]["gap"] < evaluate.GATE
+    assert recorded[0][3]["rounds"] == 2
+
+
+def test_a_result_takes_the_place_of_its_last_one_in_file_and_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(table, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(table, "TABLE", tmp_path / "README.md")
+    (tmp_path / "README.md").write_text(f"before\n{table.START}old\n{table.END}\nafter\n")
+    figures = {k: v for k, v in ENTRY.items() if k not in ("cell", "model", "precision", "machine")}
+    for ratio in (1.0, 3.0):
+        table.record("train-16", "minilm", "fp32", figures | {"ratio": ratio}, ENTRY["machine"], False)
+    table.record("score", "minilm", "fp32", figures, ENTRY["machine"], True)
+    table.add_memory("train-16", "minilm", "fp32", 3 * 2**30, 2**30)
+    assert [entry["ratio"] for entry in json.loads((tmp_path / "results.json").read_text())] == [3.0]
+    text = (tmp_path / "README.md").read_text()
+    assert "old" not in text
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "| train-16 | minilm | fp32 | 1200 ms (1100 ms) | 400 ms (390 ms) | **3.00** (2.90) |" in text
+    assert "3.0 GiB / 1.0 GiB" in text
+    capsys.readouterr()
+
+
+def test_the_guard_names_what_fell_by_more_than_15_percent():
+    now = [
+        ENTRY | {"ratio": 2.56},
+        ENTRY | {"cell": "score", "ratio": 2.54},
+        ENTRY | {"cell": "new", "ratio": 0.1},
+    ]
+    before = [ENTRY, ENTRY | {"cell": "score"}]
+    assert check.fallen(before, now) == ["minilm score fp32: 2.54 x the peer's speed, the table has 3.00"]
+
+
+def test_the_committed_table_is_that_of_the_committed_results():
+    assert table.as_markdown(table.load()) in table.TABLE.read_text(encoding="utf-8")
+
+
+def test_cells_are_named_by_their_command():
+    assert table.cell_of(["bench.train", "--batch", "64"]) == "train-64"
+    assert table.cell_of(["bench.score"]) == "score"
