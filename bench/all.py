@@ -1,8 +1,9 @@
-"""The MiniLM cells, one after the other, each with the peak memory of either side alone: make bench."""
+"""The MiniLM cells, one after the other; with --memory, each with the peak memory of either side alone: make bench."""
 
 import argparse
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from bench import table
@@ -12,7 +13,7 @@ CELLS = [
     for precision in ("fp32", "bf16")
     for program, more in (
         ("bench.train", ["--batch", "16"]),
-        ("bench.train", ["--batch", "64"]),
+        ("bench.train", ["--batch", "64", "--steps", "22", "--warm-up", "2"]),
         ("bench.score", []),
         ("bench.evaluate", []),
     )
@@ -23,17 +24,18 @@ ROOT = Path(__file__).parents[1]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=["minilm", "modernbert"], default="minilm")
-    parser.add_argument("--no-memory", action="store_true", help="leave out the memory of either side alone")
+    parser.add_argument("--memory", action="store_true", help="run either side alone as well, for its peak memory")
     options = parser.parse_args()
     for cell in CELLS:
         command = [*cell, "--model", options.model]
-        print("python -m", *command, flush=True)
+        started = time.monotonic()
         run(command)
-        if not options.no_memory:
-            steps = ["--steps", "6"] if cell[0] == "bench.train" else []
+        print(f"{time.monotonic() - started:5.0f} s  python -m", *command, flush=True)
+        if options.memory:
+            less = {"bench.train": ["--steps", "4"], "bench.score": ["--pairs", "512"]}.get(cell[0], [])
             table.add_memory(
                 table.cell_of(command), options.model, cell[2],
-                *(float(run([*command, *steps, "--side", side]).splitlines()[-1]) for side in ("peer", "ours")),
+                *(float(run([*command, *less, "--side", side]).splitlines()[-1]) for side in ("peer", "ours")),
             )  # fmt: skip
 
 

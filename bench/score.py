@@ -19,7 +19,7 @@ from crossrank.inference.scorer import PairScorer
 from crossrank.models.backbones import Pretrained
 
 GATE = 1e-5  # largest difference of a score, in float32
-BATCHES = (32, 64, 128)  # of the peer; the best counts
+BATCHES = (32, 128)  # of the peer; the best counts
 
 Scores = Callable[[Sequence[tuple[str, str]]], np.ndarray]
 

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from crossrank.errors import ModelError
-from crossrank.models.attention import PACKED, _cuda_attention, packed_attention
+from crossrank.models.attention import PACKED, _cuda_attention, attend, packed_attention
 
 LENGTHS = (1, 7, 40, 9, 8, 33)
 HEADS, WIDTH, HALF_WINDOW = 2, 16, 8
@@ -65,6 +65,20 @@ def test_the_operator_attends_in_float32_whatever_it_is_given():
     assert all(gradient.dtype == torch.bfloat16 for gradient in gradients)
     for gradient, other in zip(gradients, torch.autograd.grad(exact.sum(), inputs), strict=True):
         torch.testing.assert_close(gradient, other, atol=2e-3, rtol=1e-2)  # one bfloat16 rounding
+
+
+@pytest.mark.parametrize("window", [None, HALF_WINDOW])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)])
+def test_without_gradients_the_kernel_works_in_the_inputs_dtype(dtype, tolerance, window):
+    """In bfloat16 weights and result are rounded to 8 bits; with gradients only the result is."""
+    inputs = _qkv(dtype=dtype)
+    exact = _reference(*(x.float() for x in inputs), LENGTHS, -1 if window is None else window, WIDTH**-0.5)
+    with_gradients = attend(*inputs, _offsets(), 40, window)
+    with torch.no_grad():
+        without = attend(*inputs, _offsets(), 40, window)
+    assert with_gradients.dtype == without.dtype == dtype
+    torch.testing.assert_close(without.float(), exact, atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(with_gradients, exact.to(dtype), atol=2e-6, rtol=1e-2)
 
 
 @pytest.mark.parametrize("window", [-1, 0, HALF_WINDOW])

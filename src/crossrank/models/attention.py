@@ -1,8 +1,9 @@
 """Attention over packed sequences: each token sees its own sequence only.
 
-One function serves every forward. On the CPU it is one opaque operator that runs an attention a sequence, always in
-float32 (bfloat16's backward is an order of magnitude slower there); on CUDA it is torch's `varlen_attn`. Nothing else
-may be given a packed row: under `sdpa` or `eager` it would attend across sequences without an error.
+One function serves every forward. On the CPU it is one opaque operator that calls a kernel for each sequence, always in
+float32 (bfloat16's backward is an order of magnitude slower there); without gradients the kernel is called directly and
+in the inputs' dtype. On CUDA it is torch's `varlen_attn`. Nothing else may be given a packed row: under `sdpa` or
+`eager` it would attend across sequences without an error.
 """
 
 from collections.abc import Sequence
@@ -43,6 +44,8 @@ def attend(
     if q.is_cuda:
         return _cuda_attention(q, k, v, offsets, longest, window, scale, first_only)
     width = -1 if window is None else window
+    if not torch.is_grad_enabled():
+        return _values(q, k, v, _runs(offsets, width, first_only), scale)[0]
     out: Tensor = torch.ops.crossrank.attention(q, k, v, offsets, width, scale, first_only)[0]
     return out.to(q.dtype)
 
@@ -130,8 +133,8 @@ def _runs(offsets: Tensor, window: int, first_only: bool) -> _Runs:
 
 
 def _split(x: Tensor, shapes: list[tuple[int, int]]) -> list[Tensor]:
-    """Split [tokens, heads, ...] into float32 views [count, heads, length, ...]."""
-    parts = torch.split(x.float(), [count * length for count, length in shapes])
+    """Split [tokens, heads, ...] into views [count, heads, length, ...]."""
+    parts = torch.split(x, [count * length for count, length in shapes])
     return [part.view(*shape, *x.shape[1:]).transpose(1, 2) for part, shape in zip(parts, shapes, strict=True)]
 
 
@@ -140,16 +143,21 @@ def _join(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat([part.transpose(1, 2).flatten(0, 1) for part in parts])
 
 
+def _values(q: Tensor, k: Tensor, v: Tensor, runs: _Runs, scale: float) -> tuple[Tensor, Tensor]:
+    """Return the attended values in the inputs' dtype and their logsumexp, one kernel call a run."""
+    masks = [None if mask is None else mask.to(q.dtype) for mask in runs.masks]
+    inputs = zip(_split(q, runs.queries), _split(k, runs.keys), _split(v, runs.keys), masks, strict=True)
+    parts = [_forward(q_, k_, v_, 0.0, False, attn_mask=mask, scale=scale)[:2] for q_, k_, v_, mask in inputs]
+    out, lse = zip(*parts, strict=True)
+    return _join(out), _join(lse)
+
+
 @torch.library.custom_op("crossrank::attention", mutates_args=())
 def _attention(
     q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, window: int, scale: float, first_only: bool
 ) -> tuple[Tensor, Tensor]:
     """Return the attended values, shaped as q, and their logsumexp [queries, heads], both float32."""
-    runs = _runs(offsets, window, first_only)
-    inputs = zip(_split(q, runs.queries), _split(k, runs.keys), _split(v, runs.keys), runs.masks, strict=True)
-    parts = [_forward(q_, k_, v_, 0.0, False, attn_mask=mask, scale=scale)[:2] for q_, k_, v_, mask in inputs]
-    out, lse = zip(*parts, strict=True)
-    return _join(out), _join(lse)
+    return _values(q.float(), k.float(), v.float(), _runs(offsets, window, first_only), scale)
 
 
 @torch.library.custom_op("crossrank::attention_backward", mutates_args=())
@@ -170,8 +178,8 @@ def _attention_backward(
     One operator, because autograd would make a full-size tensor of zeros for every slice of every sequence.
     """
     runs = _runs(offsets, window, first_only)
-    of_queries = (_split(x, runs.queries) for x in (grad, q, out, lse))
-    of_keys = (_split(x, runs.keys) for x in (k, v))
+    of_queries = (_split(x.float(), runs.queries) for x in (grad, q, out, lse))
+    of_keys = (_split(x.float(), runs.keys) for x in (k, v))
     parts = [
         _backward(g, q_, k_, v_, o, sums.contiguous(), 0.0, False, attn_mask=mask, scale=scale)
         for g, q_, o, sums, k_, v_, mask in zip(*of_queries, *of_keys, runs.masks, strict=True)
