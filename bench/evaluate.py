@@ -5,20 +5,27 @@ happens during training: the peer tokenises at every evaluation, ours at the fir
 """
 
 import argparse
-import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from sentence_transformers import CrossEncoder as Peer
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
-from transformers import AutoConfig
 
-from bench.inputs import MAX_LENGTH, SHARED, Pairs, model_folder, operations, scratch
-from bench.measure import Clock, compare, machine, matmul_flops, peak_memory
+from bench.inputs import (
+    MAX_LENGTH,
+    SHARED,
+    Pairs,
+    model_folder,
+    operations,
+    pair_lengths,
+    parser_for,
+    rates,
+    scratch,
+    set_up,
+)
+from bench.measure import Clock, compare, machine, peak_memory
 from bench.table import record
-from crossrank.allocator import keep_freed_memory
 from crossrank.evaluation.collection import Collection, bm25_run
 from crossrank.evaluation.reranking import RerankingTask, evaluate_tasks
 from crossrank.inference.scorer import PairScorer
@@ -80,9 +87,7 @@ class _PeersEvaluation:
 
 def main() -> None:
     options = _options()
-    torch.set_num_threads(options.threads)
-    warnings.filterwarnings("ignore")
-    keep_freed_memory()
+    set_up(options)
     with scratch() as name:
         weights = model_folder(options.model, Path(name))
         work = tasks(options.queries, options.dev)
@@ -112,34 +117,24 @@ def main() -> None:
 def _record(options, weights: Path, work: list[RerankingTask], clocks: dict[str, Clock], gap: float, scorer) -> None:
     lists = [(task, q, task._list(q)) for task in work for q in task.queries]
     pairs = [(task.queries[q], text) for task, q, (texts, good) in lists if any(good) for text in texts]
-    lengths = np.array([scorer._length(pair) for pair in pairs])
-    config, seconds = AutoConfig.from_pretrained(weights), sum(clocks["ours"].wall)
-    dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
-    limit = matmul_flops(dtype, config.hidden_size, config.intermediate_size)
-    rounds = options.rounds
+    lengths, seconds = pair_lengths(scorer.encoder, pairs), sum(clocks["ours"].wall) / options.rounds
+    flops = operations(weights, lengths, passes=1)
     record(
         "evaluate", options.model, options.precision,
         {
             **asdict(compare(clocks["peer"], clocks["ours"], 0)), "unit": f"{len(pairs)} pairs", "gap": gap,
-            "tokens_per_second": rounds * float(lengths.sum()) / seconds,
-            "share_of_matmul": rounds * operations(weights, lengths, passes=1) / seconds / limit,
-            "matmul_tflops": limit / 1e12,
+            **rates(weights, options.precision, int(lengths.sum()), flops, seconds),
         },
         machine(), options.dry,
     )  # fmt: skip
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", choices=["minilm", "modernbert"], default="minilm")
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser = parser_for(__doc__)
     parser.add_argument("--queries", type=int, default=3, help="a collection; 50 are all")
     parser.add_argument("--dev", type=int, default=30, help="dev questions; the recipe has 1000")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--peer-batch", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--side", choices=["both", "ours", "peer"], default="both", help="one alone: prints its memory")
-    parser.add_argument("--dry", action="store_true", help="print, but do not enter the result in bench/results.json")
     return parser.parse_args()
 
 

@@ -1,14 +1,20 @@
 """What both sides are given: real question-answer pairs where the checkout has them beside it, else made-up ones."""
 
+import argparse
 import gzip
 import json
 import tempfile
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+import torch
+from transformers import AutoConfig, AutoTokenizer
 
+from bench.measure import matmul_flops
+from crossrank.allocator import keep_freed_memory
 from crossrank.data.fingerprint import fingerprint
 from crossrank.data.miners.bm25 import BM25Miner
 from crossrank.data.mining import Policy
@@ -133,5 +139,38 @@ def scratch() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="crossrank-bench-")
 
 
-def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(folder)
+def pair_lengths(encoder: PairEncoder, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+    """Return the tokens of each pair, cut and with the special ones."""
+    tokens = encoder.encode([text for pair in pairs for text in pair])
+    kept = (sum(encoder.kept(len(q), len(d))) for q, d in zip(tokens[::2], tokens[1::2], strict=True))
+    return np.array([count + encoder.layout.specials for count in kept])
+
+
+def parser_for(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with what every cell can be told."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--model", choices=["minilm", "modernbert"], default="minilm")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--side", choices=["both", "ours", "peer"], default="both", help="one alone: prints its memory")
+    parser.add_argument("--dry", action="store_true", help="print, but do not enter the result in bench/results.json")
+    return parser
+
+
+def set_up(options: argparse.Namespace) -> None:
+    """Set the process up alike for both sides."""
+    torch.set_num_threads(options.threads)
+    warnings.filterwarnings("ignore")
+    keep_freed_memory()
+
+
+def rates(folder: Path, precision: str, tokens: int, flops: float, seconds: float) -> dict[str, float]:
+    """Return ours of a cell's figures: tokens a second, and its share of this machine's matrix product."""
+    config = AutoConfig.from_pretrained(folder)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    limit = matmul_flops(dtype, config.hidden_size, config.intermediate_size)
+    return {
+        "tokens_per_second": tokens / seconds,
+        "share_of_matmul": flops / seconds / limit,
+        "matmul_tflops": limit / 1e12,
+    }

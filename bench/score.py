@@ -1,7 +1,6 @@
 """Scoring pairs beside CrossEncoder.predict: python -m bench.score --model minilm --precision fp32."""
 
 import argparse
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,12 +8,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from sentence_transformers import CrossEncoder as Peer
-from transformers import AutoConfig
 
-from bench.inputs import MAX_LENGTH, NEGATIVES, labelled_rows, model_folder, operations, scratch
-from bench.measure import Clock, compare, machine, matmul_flops, peak_memory
+from bench.inputs import (
+    MAX_LENGTH,
+    NEGATIVES,
+    labelled_rows,
+    model_folder,
+    operations,
+    pair_lengths,
+    parser_for,
+    rates,
+    scratch,
+    set_up,
+)
+from bench.measure import Clock, compare, machine, peak_memory
 from bench.table import record
-from crossrank.allocator import keep_freed_memory
 from crossrank.inference.scorer import PairScorer
 from crossrank.models.backbones import Pretrained
 
@@ -45,9 +53,7 @@ def peer_scorer(weights: Path, precision: str, batch: int) -> Scores:
 
 def main() -> None:
     options = _options()
-    torch.set_num_threads(options.threads)
-    warnings.filterwarnings("ignore")
-    keep_freed_memory()
+    set_up(options)
     with scratch() as name:
         folder = Path(name)
         weights = model_folder(options.model, folder)
@@ -80,36 +86,24 @@ def _compare(options: argparse.Namespace, weights: Path, pairs: list[tuple[str, 
     if options.precision == "fp32" and gap >= GATE:
         raise SystemExit(f"scores differ by {gap:.1e}, at most {GATE:.0e} is allowed: no figure counts")
     encoder = Pretrained(str(weights), max_length=MAX_LENGTH).encoder()
-    tokens = encoder.encode([text for pair in pairs for text in pair])
-    lengths = np.array([
-        sum(encoder.kept(len(q), len(d))) + encoder.layout.specials
-        for q, d in zip(tokens[::2], tokens[1::2], strict=True)
-    ])  # fmt: skip
-    config, seconds = AutoConfig.from_pretrained(weights), sum(clocks["ours"].wall)
-    dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
-    limit = matmul_flops(dtype, config.hidden_size, config.intermediate_size)
+    lengths, seconds = pair_lengths(encoder, pairs), sum(clocks["ours"].wall)
+    flops = operations(weights, lengths, passes=1)
     record(
         "score", options.model, options.precision,
         {
             **asdict(compare(clocks[best], clocks["ours"], 0)), "unit": f"{len(groups[0])} pairs", "gap": gap,
-            "tokens_per_second": float(lengths.sum()) / seconds, "best_peer": best,
+            "best_peer": best,
             "peer_seconds": {side: float(np.median(clock.wall)) for side, clock in clocks.items()},
-            "share_of_matmul": operations(weights, lengths, passes=1) / seconds / limit,
-            "matmul_tflops": limit / 1e12,
+            **rates(weights, options.precision, int(lengths.sum()), flops, seconds),
         },
         machine(), options.dry,
     )  # fmt: skip
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", choices=["minilm", "modernbert"], default="minilm")
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser = parser_for(__doc__)
     parser.add_argument("--pairs", type=int, default=2000)
     parser.add_argument("--groups", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--side", choices=["both", "ours", "peer"], default="both", help="one alone: prints its memory")
-    parser.add_argument("--dry", action="store_true", help="print, but do not enter the result in bench/results.json")
     return parser.parse_args()
 
 

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import io
 import threading
-import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
@@ -18,12 +17,22 @@ from sentence_transformers import CrossEncoder as Peer
 from sentence_transformers.base.sampler import BatchSamplers, DefaultBatchSampler
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
-from transformers import AutoConfig, TrainerCallback
+from transformers import TrainerCallback
 
-from bench.inputs import MAX_LENGTH, NEGATIVES, Rows, labelled_rows, model_folder, operations, scratch
-from bench.measure import Turns, compare, machine, matmul_flops, peak_memory
+from bench.inputs import (
+    MAX_LENGTH,
+    NEGATIVES,
+    Rows,
+    labelled_rows,
+    model_folder,
+    operations,
+    parser_for,
+    rates,
+    scratch,
+    set_up,
+)
+from bench.measure import Turns, compare, machine, peak_memory
 from bench.table import record
-from crossrank.allocator import keep_freed_memory
 from crossrank.callbacks.step_rng import StepKeyedRNG
 from crossrank.callbacks.throughput import RunProgress, Throughput
 from crossrank.data.datamodule import Batching, PairDataModule
@@ -136,9 +145,7 @@ def train_peer(
 
 def main() -> None:
     options = _options()
-    torch.set_num_threads(options.threads)
-    warnings.filterwarnings("ignore")
-    keep_freed_memory()
+    set_up(options)
     with scratch() as name:
         folder = Path(name)
         weights = model_folder(options.model, folder)
@@ -183,9 +190,6 @@ def _compare(options: argparse.Namespace, weights: Path, rows: Rows, folder: Pat
         raise SystemExit(f"the losses of a step differ by {gap:.1e}, at most {GATE:.0e} is allowed: no figure counts")
     lengths = ours.lengths[options.warm_up :]
     figures = compare(turns.clocks["peer"], turns.clocks["ours"], options.warm_up)
-    config = AutoConfig.from_pretrained(weights)
-    dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
-    limit = matmul_flops(dtype, config.hidden_size, config.intermediate_size)
     seconds = sum(turns.clocks["ours"].wall[options.warm_up :])
     flops = sum(operations(weights, one, passes=3) for one in lengths)
     best = "".join(f", peer {how}" for how in ("compile", "grouped") if getattr(options, f"peer_{how}"))
@@ -193,8 +197,7 @@ def _compare(options: argparse.Namespace, weights: Path, rows: Rows, folder: Pat
         f"train-{options.batch}{best}", options.model, options.precision,
         {
             **asdict(figures), "unit": f"step of {options.batch} pairs", "gap": gap, "text": rows.source.kind,
-            "tokens_per_second": sum(int(one.sum()) for one in lengths) / seconds,
-            "share_of_matmul": flops / seconds / limit, "matmul_tflops": limit / 1e12,
+            **rates(weights, options.precision, sum(int(one.sum()) for one in lengths), flops, seconds),
             "padded_over_real": _padding(lengths),
         },
         machine(), options.dry,
@@ -206,19 +209,14 @@ def _padding(lengths: list[np.ndarray]) -> float:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", choices=["minilm", "modernbert"], default="minilm")
+    parser = parser_for(__doc__)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--warm-up", type=int, default=4, help="steps that no figure counts")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--accumulate", type=int, default=1, help="micro-batches a step, ours only")
     parser.add_argument("--recompute", action="store_true", help="activation checkpointing, ours only")
     parser.add_argument("--peer-compile", action="store_true", help="torch.compile for the peer")
     parser.add_argument("--peer-grouped", action="store_true", help="batches of similar length for the peer")
-    parser.add_argument("--side", choices=["both", "ours", "peer"], default="both", help="one alone: prints its memory")
-    parser.add_argument("--dry", action="store_true", help="print, but do not enter the result in bench/results.json")
     return parser.parse_args()
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from crossrank.data.batch import PairBatch
 from crossrank.errors import ModelError
 from crossrank.models.attention import PACKED
-from crossrank.models.fused import FORWARDS
+from crossrank.models.fused import FORWARDS, first_tokens
 
 AttentionPath = Literal["auto", "fused", "packed", "padded"]
 ROUND_TOKENS_TO = 64
@@ -132,11 +132,6 @@ def _with_tail(batch: PairBatch) -> PairBatch:
         offsets=torch.cat([batch.offsets, batch.offsets[-1:] + tail]),
         longest=max(batch.longest, tail),
     )
-
-
-def first_tokens(hidden: Tensor, offsets: Tensor) -> Tensor:
-    """Return the first token's state of each sequence, [pairs, width]."""
-    return hidden.index_select(0, offsets[:-1].long())
 
 
 def mean_tokens(hidden: Tensor, offsets: Tensor) -> Tensor:

@@ -45,8 +45,8 @@ def _bert_layer(layer: Any, hidden: Tensor, batch: PairBatch, first_only: bool) 
     heads = attention.num_attention_heads
     x = _as_product_input(hidden)
     if first_only:
-        hidden = _first_tokens(hidden, batch.offsets)
-        q = attention.query(_first_tokens(x, batch.offsets))
+        hidden = first_tokens(hidden, batch.offsets)
+        q = attention.query(first_tokens(x, batch.offsets))
         k, v = _joint(x, attention.key, attention.value).chunk(2, dim=-1)
     else:
         q, k, v = _joint(x, attention.query, attention.key, attention.value).chunk(3, dim=-1)
@@ -85,10 +85,10 @@ def _modernbert_layer(
     cos, sin = (part[0, :, None] for part in rotation)  # [tokens, 1, head width]
     if first_only:
         _refuse_wrapped(attention.Wqkv)
-        hidden = _first_tokens(hidden, batch.offsets)
+        hidden = first_tokens(hidden, batch.offsets)
         weights, bias = attention.Wqkv.weight, attention.Wqkv.bias
         width = weights.shape[1]
-        q = F.linear(_first_tokens(x, batch.offsets), weights[:width], None if bias is None else bias[:width])
+        q = F.linear(first_tokens(x, batch.offsets), weights[:width], None if bias is None else bias[:width])
         k, v = F.linear(x, weights[width:], None if bias is None else bias[width:]).chunk(2, dim=-1)
     else:
         q, k, v = attention.Wqkv(x).chunk(3, dim=-1)
@@ -130,7 +130,8 @@ def _as_product_input(x: Tensor) -> Tensor:
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
-def _first_tokens(hidden: Tensor, offsets: Tensor) -> Tensor:
+def first_tokens(hidden: Tensor, offsets: Tensor) -> Tensor:
+    """Return the first token's state of each sequence, [pairs, width]."""
     return hidden.index_select(0, offsets[:-1].long())
 
 
