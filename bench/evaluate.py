@@ -35,22 +35,22 @@ COLLECTIONS = ("nano-msmarco-dl19", "nano-nfcorpus", "nano-nq")
 GATE = 1e-9  # of a metric, in float32: the same rankings
 
 
-def tasks(queries: int, dev: int) -> list[RerankingTask]:
+def tasks(queries: int, dev: int, text: str) -> list[RerankingTask]:
     """The first `queries` of each collection and `dev` dev questions; without the data, dev sets of made-up texts."""
     folders = [SHARED / name for name in COLLECTIONS]
-    made = [_from_pairs("dev", dev, 30, False)]
-    if all(folder.is_dir() for folder in folders):
+    made = [_from_pairs("dev", dev, 30, False, text)]
+    if text != "generated" and all(folder.is_dir() for folder in folders):
         read = Collection([str(folder) for folder in folders])._tasks
         return [*(_first(task, queries) for task in read), *made]
-    return [*(_from_pairs(f"generated-{i}", queries, 100, True) for i in range(3)), *made]
+    return [*(_from_pairs(f"generated-{i}", queries, 100, True, text) for i in range(3)), *made]
 
 
 def _first(task: RerankingTask, queries: int) -> RerankingTask:
     return replace(task, queries=dict(list(task.queries.items())[:queries]))
 
 
-def _from_pairs(name: str, queries: int, depth: int, always: bool) -> RerankingTask:
-    pairs = Pairs(2000).read()
+def _from_pairs(name: str, queries: int, depth: int, always: bool, text: str) -> RerankingTask:
+    pairs = Pairs(2000, text).read()
     asked = {str(i): pairs.questions[i] for i in range(queries)}
     corpus = {str(i): text for i, text in enumerate(pairs.answers)}
     ranked = bm25_run(asked, corpus, depth)
@@ -90,7 +90,7 @@ def main() -> None:
     set_up(options)
     with scratch() as name:
         weights = model_folder(options.model, Path(name))
-        work = tasks(options.queries, options.dev)
+        work = tasks(options.queries, options.dev, options.text)
         backbone = Pretrained(str(weights), max_length=MAX_LENGTH)
         autocast = torch.bfloat16 if options.precision == "bf16" else None
         scorer = PairScorer(backbone.build(None).eval(), backbone.encoder(), autocast=autocast)
@@ -115,6 +115,7 @@ def main() -> None:
 
 
 def _record(options, weights: Path, work: list[RerankingTask], clocks: dict[str, Clock], gap: float, scorer) -> None:
+    kind = "nano" if any(task.name in COLLECTIONS for task in work) else "generated"
     lists = [(task, q, task._list(q)) for task in work for q in task.queries]
     pairs = [(task.queries[q], text) for task, q, (texts, good) in lists if any(good) for text in texts]
     lengths, seconds = pair_lengths(scorer.encoder, pairs), sum(clocks["ours"].wall) / options.rounds
@@ -123,6 +124,7 @@ def _record(options, weights: Path, work: list[RerankingTask], clocks: dict[str,
         "evaluate", options.model, options.precision,
         {
             **asdict(compare(clocks["peer"], clocks["ours"], 0)), "unit": f"{len(pairs)} pairs", "gap": gap,
+            "text": kind,
             **rates(weights, options.precision, int(lengths.sum()), flops, seconds),
         },
         machine(), options.dry,

@@ -35,12 +35,15 @@ NEGATIVES = 5
 
 @dataclass(frozen=True)
 class Pairs:
-    """A source of `count` question-answer pairs; `kind` says whether they are real."""
+    """A source of `count` question-answer pairs, real ones or made-up ones; by default real where they are at hand."""
 
     count: int
+    text: str = "auto"
 
     @property
     def kind(self) -> str:
+        if self.text != "auto":
+            return self.text
         return "qa-mix" if QA_MIX.is_file() else "generated"
 
     def assets(self) -> list[Asset]:
@@ -99,9 +102,9 @@ class Rows:
     labels: list[int]
 
 
-def labelled_rows(questions: int, encoder: PairEncoder, cache: Path) -> Rows:
+def labelled_rows(questions: int, encoder: PairEncoder, cache: Path, text: str = "auto") -> Rows:
     """Mine with BM25; a sixth of the rows is positive, as in the recipe."""
-    source, miner, policy = Pairs(questions), BM25Miner(), Policy(NEGATIVES, rank_max=20)
+    source, miner, policy = Pairs(questions, text), BM25Miner(), Policy(NEGATIVES, rank_max=20)
     rows = prepare_rows(source, miner, policy, encoder, cache)
     index = PairIndex.of(source.load().train)
     return Rows(
@@ -151,6 +154,7 @@ def parser_for(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--model", choices=["minilm", "modernbert"], default="minilm")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--text", choices=["auto", "qa-mix", "generated"], default="auto", help="auto: real if present")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--side", choices=["both", "ours", "peer"], default="both", help="one alone: prints its memory")
     parser.add_argument("--dry", action="store_true", help="print, but do not enter the result in bench/results.json")

@@ -5,13 +5,15 @@ import platform
 import resource
 import statistics
 import sys
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import greenlet
 import numpy as np
 import torch
 
@@ -34,43 +36,34 @@ class Clock:
 
 
 class Turns:
-    """Lets threads step one at a time: every round each makes one step, the next round in reverse order."""
+    """Lets training loops step one at a time: every round each makes one step, the next round in reverse order.
 
-    def __init__(self, sides: Sequence[str], rounds: int) -> None:
-        self.order = [side for k in range(rounds) for side in (sides if k % 2 == 0 else list(reversed(sides)))]
-        self.clocks = {side: Clock() for side in sides}
-        self._condition = threading.Condition()
-        self._at = 0
-        self._broken: BaseException | None = None
+    The loops share one thread, as greenlets: two threads would have two pools of worker threads between them, more
+    than there are cores, and every parallel region would wait for one to wake up.
+    """
 
-    def take(self, side: str) -> None:
-        """Wait for this side's turn and start its clock."""
-        with self._condition:
-            self._condition.wait_for(
-                lambda: self._broken or self._at >= len(self.order) or self.order[self._at] == side
-            )
-            if self._broken:
-                raise RuntimeError("the other side stopped") from self._broken
+    def __init__(self, loops: dict[str, Callable[["Turns"], Any]], rounds: int) -> None:
+        self.loops, self.rounds = loops, rounds
+        self.clocks = {side: Clock() for side in loops}
+        self._hub = greenlet.getcurrent()
+
+    def run(self) -> dict[str, Any]:
+        """Run all loops to their ends and return what they return; a loop is set up in its first turn, untimed."""
+        running = {side: greenlet.greenlet(partial(loop, self)) for side, loop in self.loops.items()}
+        for number in range(self.rounds):
+            for side in running if number % 2 == 0 else reversed(running):
+                running[side].switch()
+        return {side: loop.switch() for side, loop in running.items()}
+
+    def begin(self, side: str) -> None:
+        """Start the clock of a side's first step."""
         self.clocks[side].start()
 
-    def after_first(self) -> None:
-        """Wait until the first step is made: set-up draws from the process's one random generator."""
-        with self._condition:
-            self._condition.wait_for(lambda: self._broken or self._at > 0)
-
-    def pass_on(self, side: str) -> None:
-        """Stop the clock, let the other go on, and wait for the next turn."""
+    def end(self, side: str) -> None:
+        """Stop the clock, let the others step, and go on at the next turn."""
         self.clocks[side].stop()
-        with self._condition:
-            self._at += 1
-            self._condition.notify_all()
-        if side in self.order[self._at :]:
-            self.take(side)
-
-    def abort(self, error: BaseException) -> None:
-        with self._condition:
-            self._broken = error
-            self._condition.notify_all()
+        self._hub.switch()
+        self.clocks[side].start()
 
 
 def matmul_flops(dtype: torch.dtype, width: int, wide: int, tokens: int = 2048) -> float:

@@ -58,17 +58,17 @@ def main() -> None:
         folder = Path(name)
         weights = model_folder(options.model, folder)
         encoder = Pretrained(str(weights), max_length=MAX_LENGTH).encoder()
-        rows = labelled_rows(options.pairs // (NEGATIVES + 1) + 20, encoder, folder / "cache")
+        rows = labelled_rows(options.pairs // (NEGATIVES + 1) + 20, encoder, folder / "cache", options.text)
         pairs = list(zip(rows.questions, rows.documents, strict=True))[: options.pairs]
         if options.side != "both":
             mine = our_scorer(weights, options.precision)
             (mine if options.side == "ours" else peer_scorer(weights, options.precision, 32))(pairs)
             print(peak_memory())
             return
-        _compare(options, weights, pairs)
+        _compare(options, weights, pairs, rows.source.kind)
 
 
-def _compare(options: argparse.Namespace, weights: Path, pairs: list[tuple[str, str]]) -> None:
+def _compare(options: argparse.Namespace, weights: Path, pairs: list[tuple[str, str]], text: str) -> None:
     sides = {f"peer {size}": peer_scorer(weights, options.precision, size) for size in BATCHES}
     sides["ours"] = our_scorer(weights, options.precision)
     clocks, scores = {side: Clock() for side in sides}, {side: [] for side in sides}
@@ -92,6 +92,7 @@ def _compare(options: argparse.Namespace, weights: Path, pairs: list[tuple[str, 
         "score", options.model, options.precision,
         {
             **asdict(compare(clocks[best], clocks["ours"], 0)), "unit": f"{len(groups[0])} pairs", "gap": gap,
+            "text": text,
             "best_peer": best,
             "peer_seconds": {side: float(np.median(clock.wall)) for side, clock in clocks.items()},
             **rates(weights, options.precision, int(lengths.sum()), flops, seconds),

@@ -23,8 +23,8 @@ def load() -> list[dict]:
     return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else []
 
 
-def _key(entry: dict) -> tuple[str, str, str]:
-    return entry["model"], entry["cell"], entry["precision"]
+def _key(entry: dict) -> tuple[str, ...]:
+    return entry["model"], entry["cell"], entry["precision"], entry["text"]
 
 
 def write_table() -> None:
@@ -37,8 +37,9 @@ def write_table() -> None:
 def as_markdown(entries: list[dict]) -> str:
     """One row a cell; seconds are medians a round, in brackets the 10th percentile."""
     head = (
-        "| cell | model | precision | peer | ours | ratio (paired) | gate: largest gap | tokens/s | share of matmul "
-        "| memory peer / ours | on |\n|---|---|---|---|---|---|---|---|---|---|---|\n"
+        "| cell | model | precision | text | peer | ours | ratio (paired) | gate: largest gap | tokens/s "
+        "| share of matmul | memory peer / ours | on |\n"
+        "|---|---|---|---|---|---|---|---|---|---|---|---|\n"
     )
     return head + "".join(_row(entry) for entry in entries) if entries else ""
 
@@ -47,7 +48,7 @@ def _row(e: dict) -> str:
     machine = e["machine"]
     memory = f"{_gib(e.get('peer_memory'))} / {_gib(e.get('ours_memory'))}"
     return (
-        f"| {e['cell']} | {e['model']} | {e['precision']} "
+        f"| {e['cell']} | {e['model']} | {e['precision']} | {e['text']} "
         f"| {_seconds(e['peer_median'])} ({_seconds(e['peer_p10'])}) "
         f"| {_seconds(e['ours_median'])} ({_seconds(e['ours_p10'])}) "
         f"| **{e['ratio']:.2f}** ({e['paired_ratio']:.2f}) | {e['gap']:.0e} | {e['tokens_per_second']:,.0f} "
@@ -75,7 +76,7 @@ def add_memory(cell: str, model: str, precision: str, peer: float, ours: float) 
     """Put the peak memory of either side alone, in bytes, beside a cell's figures."""
     entries = load()
     for entry in entries:
-        if _key(entry) == (model, cell, precision):
+        if _key(entry)[:3] == (model, cell, precision):  # the text that the cell has by default
             entry |= {"peer_memory": peer, "ours_memory": ours}
     RESULTS.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     write_table()

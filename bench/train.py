@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import io
-import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
@@ -55,13 +54,13 @@ class _OurTurns(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.turns:
-            self.turns.take("ours")
+            self.turns.begin("ours")
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         self.losses.append(pl_module.last_loss.item())
         self.lengths.append(batch.offsets.diff().numpy())
         if self.turns:
-            self.turns.pass_on("ours")
+            self.turns.end("ours")
 
 
 class _PeerTurns(TrainerCallback):
@@ -70,11 +69,11 @@ class _PeerTurns(TrainerCallback):
 
     def on_train_begin(self, *args: object, **kwargs: object) -> None:
         if self.turns:
-            self.turns.take("peer")
+            self.turns.begin("peer")
 
     def on_step_end(self, *args: object, **kwargs: object) -> None:
         if self.turns:
-            self.turns.pass_on("peer")
+            self.turns.end("peer")
 
 
 class GroupedByLength(DefaultBatchSampler):
@@ -126,7 +125,6 @@ def train_peer(
     weights: Path, rows: Rows, options: argparse.Namespace, folder: Path, turns: Turns | None
 ) -> list[float]:
     """Train with the published script's trainer on the same rows; its order of them is ours."""
-    torch.set_num_threads(options.threads)  # a setting of the thread
     model = Peer(str(weights), max_length=MAX_LENGTH, device="cpu")
     loss = _RecordedLoss(model)
     arguments = CrossEncoderTrainingArguments(
@@ -150,7 +148,9 @@ def main() -> None:
         folder = Path(name)
         weights = model_folder(options.model, folder)
         encoder = Pretrained(str(weights), max_length=MAX_LENGTH).encoder()
-        rows = labelled_rows(-(-options.steps * options.batch // (NEGATIVES + 1)) + 200, encoder, folder / "cache")
+        rows = labelled_rows(
+            -(-options.steps * options.batch // (NEGATIVES + 1)) + 200, encoder, folder / "cache", options.text
+        )
         if options.side != "both":  # for its peak memory alone
             train = train_ours if options.side == "ours" else train_peer
             with contextlib.redirect_stdout(None):
@@ -161,30 +161,14 @@ def main() -> None:
 
 
 def _compare(options: argparse.Namespace, weights: Path, rows: Rows, folder: Path) -> None:
-    turns = Turns(["peer", "ours"], options.steps)
-    peer_losses: list[float] = []
-    failed: list[BaseException] = []
-
-    def peer() -> None:
-        try:
-            peer_losses.extend(train_peer(weights, rows, options, folder, turns))
-        except BaseException as error:
-            failed.append(error)
-            turns.abort(error)
-
-    beside = threading.Thread(target=peer)
+    # the peer first: it draws its order from the process's one random generator
+    sides = {
+        side: partial(loop, weights, rows, options, folder)
+        for side, loop in (("peer", train_peer), ("ours", train_ours))
+    }
+    turns = Turns(sides, options.steps)
     with contextlib.redirect_stdout(io.StringIO()):  # the peer prints its log
-        beside.start()
-        try:
-            turns.after_first()
-            ours = train_ours(weights, rows, options, folder, turns)
-        except BaseException as error:
-            turns.abort(error)
-            raise
-        finally:
-            beside.join()
-    if failed:
-        raise failed[0]
+        peer_losses, ours = turns.run().values()
     gap = max(abs(a - b) for a, b in zip(ours.losses, peer_losses, strict=True))
     if options.precision == "fp32" and gap >= GATE and not options.peer_grouped:  # those are other batches
         raise SystemExit(f"the losses of a step differ by {gap:.1e}, at most {GATE:.0e} is allowed: no figure counts")

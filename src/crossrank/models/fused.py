@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from crossrank.data.batch import PairBatch
 from crossrank.errors import ModelError
-from crossrank.models.attention import attend, refuse_dropout
+from crossrank.models.attention import Rotation, attend, refuse_dropout
 
 
 def bert_hidden(classifier: Any, batch: PairBatch, recompute: bool = False) -> tuple[Tensor, Tensor]:
@@ -46,12 +46,12 @@ def _bert_layer(layer: Any, hidden: Tensor, batch: PairBatch, first_only: bool) 
     x = _as_product_input(hidden)
     if first_only:
         hidden = first_tokens(hidden, batch.offsets)
-        q = attention.query(first_tokens(x, batch.offsets))
-        k, v = _joint(x, attention.key, attention.value).chunk(2, dim=-1)
+        first = attention.query(first_tokens(x, batch.offsets)).view(len(hidden), heads, -1)
+        joint = _joint(x, attention.key, attention.value)
     else:
-        q, k, v = _joint(x, attention.query, attention.key, attention.value).chunk(3, dim=-1)
-    q, k, v = (part.view(len(part), heads, -1) for part in (q, k, v))
-    seen = attend(q, k, v, batch.offsets, batch.longest, scale=attention.scaling, first_only=first_only)
+        first, joint = None, _joint(x, attention.query, attention.key, attention.value)
+    joint = joint.view(len(x), 2 if first_only else 3, heads, -1)
+    seen = attend(joint, batch.offsets, batch.longest, scale=attention.scaling, first=first)
     hidden = output.LayerNorm(output.dropout(output.dense(seen.flatten(-2))) + hidden)
     wide = layer.intermediate.intermediate_act_fn(layer.intermediate.dense(hidden))
     return cast(Tensor, layer.output.LayerNorm(layer.output.dropout(layer.output.dense(wide)) + hidden))
@@ -67,7 +67,7 @@ def modernbert_hidden(classifier: Any, batch: PairBatch, recompute: bool = False
     refuse_dropout(config.attention_dropout if classifier.training else 0.0)
     hidden = model.embeddings(input_ids=batch.input_ids)
     kinds = config.layer_types
-    rotations = {kind: model.rotary_emb(hidden.float(), batch.position_ids[None], kind) for kind in set(kinds)}
+    rotations = {kind: _rotation(model, hidden, batch, kind) for kind in set(kinds)}
     first_tokens_do = config.classifier_pooling == "cls" and kinds[-1] == "full_attention"
     last = len(kinds) - 1
     for index, (layer, kind) in enumerate(zip(model.layers, kinds, strict=True)):
@@ -76,37 +76,29 @@ def modernbert_hidden(classifier: Any, batch: PairBatch, recompute: bool = False
     return model.final_norm(hidden), _one_each(batch) if first_tokens_do else batch.offsets
 
 
-def _modernbert_layer(
-    layer: Any, hidden: Tensor, batch: PairBatch, rotation: tuple[Tensor, Tensor], first_only: bool
-) -> Tensor:
+def _modernbert_layer(layer: Any, hidden: Tensor, batch: PairBatch, rotation: Rotation, first_only: bool) -> Tensor:
     attention = layer.attn
     window = None if attention.sliding_window is None else attention.sliding_window - 1
     x = _as_product_input(layer.attn_norm(hidden))
-    cos, sin = (part[0, :, None] for part in rotation)  # [tokens, 1, head width]
+    weights, bias, first = attention.Wqkv.weight, attention.Wqkv.bias, None
     if first_only:
         _refuse_wrapped(attention.Wqkv)
         hidden = first_tokens(hidden, batch.offsets)
-        weights, bias = attention.Wqkv.weight, attention.Wqkv.bias
         width = weights.shape[1]
-        q = F.linear(first_tokens(x, batch.offsets), weights[:width], None if bias is None else bias[:width])
-        k, v = F.linear(x, weights[width:], None if bias is None else bias[width:]).chunk(2, dim=-1)
+        first = F.linear(first_tokens(x, batch.offsets), weights[:width], None if bias is None else bias[:width])
+        first = first.view(len(hidden), -1, attention.head_dim)
+        joint = F.linear(x, weights[width:], None if bias is None else bias[width:])
     else:
-        q, k, v = attention.Wqkv(x).chunk(3, dim=-1)
-    q, k, v = (part.view(len(part), -1, attention.head_dim) for part in (q, k, v))
-    if not first_only:  # a first token has position 0, where the rotation is by nothing
-        q = _rotate(q, cos, sin)
-    seen = attend(q, _rotate(k, cos, sin), v, batch.offsets, batch.longest, window, first_only=first_only)
+        joint = attention.Wqkv(x)
+    joint = joint.view(len(x), 2 if first_only else 3, -1, attention.head_dim)
+    seen = attend(joint, batch.offsets, batch.longest, window, rotation=rotation, first=first)
     hidden = hidden + attention.out_drop(attention.Wo(seen.flatten(-2)))
     return cast(Tensor, hidden + layer.mlp(layer.mlp_norm(hidden)))
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the pairs (i, i + half) of the last dimension, in float32; the result has x's dtype."""
-    left, right = x.float().chunk(2, dim=-1)
-    half = left.shape[-1]
-    return torch.cat(
-        [left * cos[..., :half] - right * sin[..., :half], right * cos[..., half:] + left * sin[..., half:]], dim=-1
-    ).to(x.dtype)
+def _rotation(model: Any, hidden: Tensor, batch: PairBatch, kind: str) -> Rotation:
+    cos, sin = model.rotary_emb(hidden.float(), batch.position_ids[None], kind)
+    return cos[0], sin[0]
 
 
 def _joint(x: Tensor, *layers: nn.Linear) -> Tensor:

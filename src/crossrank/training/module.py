@@ -12,6 +12,7 @@ from crossrank.errors import ModelError
 from crossrank.losses import Loss
 from crossrank.models.cross_encoder import CrossEncoder
 from crossrank.training.optim import OptimizerFactory, Schedule, clip_norm, decay_groups
+from crossrank.training.touched_rows import TouchedRows
 
 
 class RerankerModule(pl.LightningModule):
@@ -28,17 +29,36 @@ class RerankerModule(pl.LightningModule):
         self._optimizer, self._schedule = optimizer, schedule
         self.progress: dict[str, str] = {}  # what the progress bar shows
         self.evaluation_seconds = 0.0  # spent evaluating so far, so that throughput can leave it out
+        self._words: TouchedRows | None = None
 
     def on_train_start(self) -> None:
         """Check that every layer trains: transformers hands models out in evaluation mode."""
         if not all(module.training for module in self.model.modules()):
             raise ModelError("part of the model is in evaluation mode at the start of training; call model.train()")
+        words = self.model.word_embedding
+        if words.weight.requires_grad and self.device.type == "cpu" and self.trainer.world_size == 1:
+            self._words = TouchedRows(words)
+
+    def on_train_end(self) -> None:
+        """Free what was kept between steps."""
+        if self._words is not None:
+            self._words.close()
+            self._words = None
 
     def training_step(self, batch: PairBatch, batch_index: int) -> Tensor:
         """Return the loss of one micro-batch."""
         loss = self.loss(self.model(batch), batch.labels, batch.query_index)
         self.last_loss = loss.detach()
         return loss
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        """Forget the gradients of the last step."""
+        kept = None if self._words is None else self._words.embedding.weight
+        gradient = None if kept is None else kept.grad
+        optimizer.zero_grad()
+        if self._words is not None and kept is not None:
+            kept.grad = gradient
+            self._words.clear()
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
