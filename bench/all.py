@@ -1,6 +1,7 @@
 """The MiniLM cells, one after the other; with --memory, each with the peak memory of either side alone: make bench."""
 
 import argparse
+import json
 import subprocess
 import sys
 import time
@@ -29,14 +30,12 @@ def main() -> None:
     for cell in CELLS:
         command = [*cell, "--model", options.model]
         started = time.monotonic()
-        run(command)
+        measured = json.loads(run(command))
         print(f"{time.monotonic() - started:5.0f} s  python -m", *command, flush=True)
         if options.memory:
             less = {"bench.train": ["--steps", "4"], "bench.score": ["--pairs", "512"]}.get(cell[0], [])
-            table.add_memory(
-                table.cell_of(command), options.model, cell[2],
-                *(float(run([*command, *less, "--side", side]).splitlines()[-1]) for side in ("peer", "ours")),
-            )  # fmt: skip
+            sides = (run([*command, *less, "--side", side]) for side in ("peer", "ours"))
+            table.add_memory(measured, *(float(printed.splitlines()[-1]) for printed in sides))
 
 
 def run(command: list[str]) -> str:

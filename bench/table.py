@@ -65,18 +65,11 @@ def _gib(value: float | None) -> str:
     return "not measured" if value is None else f"{value / 2**30:.1f} GiB"
 
 
-def cell_of(command: list[str]) -> str:
-    """Return the cell that a command line measures."""
-    if command[0] != "bench.train":
-        return command[0].removeprefix("bench.")
-    return f"train-{command[command.index('--batch') + 1]}"
-
-
-def add_memory(cell: str, model: str, precision: str, peer: float, ours: float) -> None:
-    """Put the peak memory of either side alone, in bytes, beside a cell's figures."""
+def add_memory(measured: dict, peer: float, ours: float) -> None:
+    """Put the peak memory of either side alone, in bytes, beside the figures that a cell printed."""
     entries = load()
     for entry in entries:
-        if _key(entry)[:3] == (model, cell, precision):  # the text that the cell has by default
+        if _key(entry) == _key(measured):
             entry |= {"peer_memory": peer, "ours_memory": ours}
     RESULTS.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     write_table()

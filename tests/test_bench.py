@@ -161,8 +161,11 @@ def test_a_result_takes_the_place_of_its_last_one_in_file_and_table(tmp_path, mo
     for ratio in (1.0, 3.0):
         table.record("train-16", "minilm", "fp32", figures | {"ratio": ratio}, ENTRY["machine"], False)
     table.record("score", "minilm", "fp32", figures, ENTRY["machine"], True)
-    table.add_memory("train-16", "minilm", "fp32", 3 * 2**30, 2**30)
-    assert [entry["ratio"] for entry in json.loads((tmp_path / "results.json").read_text())] == [3.0]
+    table.record("train-16", "minilm", "fp32", figures | {"text": "generated"}, ENTRY["machine"], False)
+    table.add_memory(ENTRY, 3 * 2**30, 2**30)
+    generated, real = json.loads((tmp_path / "results.json").read_text())
+    assert (generated["text"], real["text"], real["ratio"]) == ("generated", "qa-mix", 3.0)
+    assert "peer_memory" not in generated
     text = (tmp_path / "README.md").read_text()
     assert "old" not in text
     assert text.startswith("before\n")
@@ -184,8 +187,3 @@ def test_the_guard_names_what_fell_by_more_than_15_percent():
 
 def test_the_committed_table_is_that_of_the_committed_results():
     assert table.as_markdown(table.load()) in table.TABLE.read_text(encoding="utf-8")
-
-
-def test_cells_are_named_by_their_command():
-    assert table.cell_of(["bench.train", "--batch", "64"]) == "train-64"
-    assert table.cell_of(["bench.score"]) == "score"

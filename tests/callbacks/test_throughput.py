@@ -68,7 +68,8 @@ class Evaluations(pl.Callback):
             pl_module.evaluation_seconds += 100
 
 
-def _fit(encoder, folder, monkeypatch, steps, every, accumulate=1, loss=None, evaluations_last=True, slow=False):
+def _fit(encoder, folder, monkeypatch, steps, every, accumulate=1, loss=None, evaluations_last=True, slow=False,
+         precision="32-true"):  # fmt: skip
     tokens = encoder.encode(["the question", "a document", "another document of more words"])
     pairs = [(tokens[0], tokens[1]), (tokens[0], tokens[2]), (tokens[0], tokens[0])]
     batches = [collate(encoder, pairs[: 1 + i % 3], [1, 0, 0][: 1 + i % 3]) for i in range(steps * accumulate)]
@@ -77,7 +78,7 @@ def _fit(encoder, folder, monkeypatch, steps, every, accumulate=1, loss=None, ev
     clock = Clock(monkeypatch)
     events, evaluations = Events(clock), Evaluations(clock)
     middle = [Throughput(every), evaluations] if evaluations_last else [evaluations, Throughput(every)]
-    spec = TrainerSpec("cpu", precision="32-true", accumulate_grad_batches=accumulate)
+    spec = TrainerSpec("cpu", precision=precision, accumulate_grad_batches=accumulate)
     trainer = spec.build(steps, [events, *middle, RunProgress()], [JsonlLogger(folder)], folder)
     loader = DataLoader(SlowList(batches, clock) if slow else batches, batch_size=None)
     trainer.fit(module, train_dataloaders=loader)
@@ -109,16 +110,19 @@ def test_loss_rate_and_speed_are_those_since_the_last_log_without_evaluations(
         assert line["train/tokens_per_second"] == pytest.approx(tokens / seconds)
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("evaluations_last", [True, False])
-def test_shares_of_time_and_of_tokens(evaluations_last, encoder, tmp_path, monkeypatch):
+def test_shares_of_time_and_of_tokens(evaluations_last, precision, encoder, tmp_path, monkeypatch):
     """A step is half a second of fetching and two of computing; the evaluation of 100 seconds is not training."""
-    lines, events, _ = _fit(encoder, tmp_path, monkeypatch, 6, 1, evaluations_last=evaluations_last, slow=True)
+    lines, events, _ = _fit(encoder, tmp_path, monkeypatch, 6, 1, evaluations_last=evaluations_last, slow=True,
+                            precision=precision)  # fmt: skip
     assert [line["train/data_wait_share"] for line in lines] == pytest.approx([0.2] * 6)
     evaluated = [line["train/evaluation_share"] for line in lines]
     seen = [0.0 if k < (3 if evaluations_last else 2) else 100 / (100 + 2.5 * k) for k in range(1, 7)]
     assert evaluated == pytest.approx(seen)
-    for line, (pairs, _) in zip(lines, events.pairs, strict=True):
-        assert line["train/padding_share"] == 0  # float32 on the CPU fills no shapes
+    for line, (pairs, tokens) in zip(lines, events.pairs, strict=True):
+        filled = 1 - tokens / 64  # bfloat16 rows are filled up to 64 tokens, float32 rows on the CPU are not
+        assert line["train/padding_share"] == pytest.approx(filled if precision == "bf16-mixed" else 0)
         assert line["train/pairs_per_second"] == pytest.approx(pairs / 2.5)
 
 

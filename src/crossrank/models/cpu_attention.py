@@ -68,7 +68,7 @@ class _Attention(torch.autograd.Function):
         window: int,
         scale: float,
     ) -> Tensor:
-        turned = None if cos is None or sin is None else rotate(joint[:, :-1], cos, sin)
+        turned = _turned(joint, cos, sin)
         kept = [_weights_size(joint, first, length) if length <= KEPT_UP_TO else 0 for length in lengths]
         stored = joint.new_empty(sum(kept), dtype=torch.float32)
         out = torch.empty_like(joint[:, 0] if first is None else first, memory_format=torch.contiguous_format)
@@ -105,18 +105,24 @@ class _Attention(torch.autograd.Function):
         return d_joint.to(joint.dtype), d_first, None, None, None, None, None
 
 
+def _turned(joint: Tensor, cos: Tensor | None, sin: Tensor | None) -> Tensor | None:
+    """Return joint without its values, rotated, or None where nothing rotates."""
+    return None if cos is None or sin is None else rotate(joint[:, :-1], cos, sin)
+
+
+def _columns(joint: Tensor, turned: Tensor | None, first: Tensor | None) -> list[Tensor]:
+    """Return queries, keys and values; `turned` stands for what was rotated, `first` for the queries."""
+    parts = joint.unbind(1) if turned is None else (*turned.unbind(1), joint[:, -1])
+    return [*parts] if first is None else [first, *parts]
+
+
 def _sequences(
     joint: Tensor, turned: Tensor | None, first: Tensor | None, lengths: list[int]
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Return views of each sequence's query, key and value, [heads, length, width]."""
-    parts = joint.unbind(1) if turned is None else (*turned.unbind(1), joint[:, -1])
-    columns = [torch.split(part, lengths) for part in parts]
-    if first is not None:
-        columns.insert(0, torch.split(first, 1))
-    return [
-        cast(tuple[Tensor, Tensor, Tensor], tuple(part.transpose(0, 1) for part in one))
-        for one in zip(*columns, strict=True)
-    ]
+    q, k, v = _columns(joint, turned, first)
+    split = (torch.split(q, lengths if first is None else 1), torch.split(k, lengths), torch.split(v, lengths))
+    return [(q_.transpose(0, 1), k_.transpose(0, 1), v_.transpose(0, 1)) for q_, k_, v_ in zip(*split, strict=True)]
 
 
 def _weights_size(joint: Tensor, first: Tensor | None, length: int) -> int:
@@ -142,10 +148,7 @@ def _without_gradients(
     window: int,
     scale: float,
 ) -> Tensor:
-    *others, v = joint.unbind(1)
-    if cos is not None and sin is not None:
-        others = list(rotate(joint[:, :-1], cos, sin).unbind(1))
-    q, k = others if first is None else (first, *others)
+    q, k, v = _columns(joint, _turned(joint, cos, sin), first)
     runs = [(len(list(run)), length) for length, run in groupby(lengths)]
     of_queries = runs if first is None else [(count, 1) for count, _ in runs]
     parts = []

@@ -80,16 +80,16 @@ def _modernbert_layer(layer: Any, hidden: Tensor, batch: PairBatch, rotation: Ro
     attention = layer.attn
     window = None if attention.sliding_window is None else attention.sliding_window - 1
     x = _as_product_input(layer.attn_norm(hidden))
-    weights, bias, first = attention.Wqkv.weight, attention.Wqkv.bias, None
     if first_only:
         _refuse_wrapped(attention.Wqkv)
         hidden = first_tokens(hidden, batch.offsets)
+        weights, bias = attention.Wqkv.weight, attention.Wqkv.bias
         width = weights.shape[1]
         first = F.linear(first_tokens(x, batch.offsets), weights[:width], None if bias is None else bias[:width])
         first = first.view(len(hidden), -1, attention.head_dim)
         joint = F.linear(x, weights[width:], None if bias is None else bias[width:])
     else:
-        joint = attention.Wqkv(x)
+        first, joint = None, attention.Wqkv(x)
     joint = joint.view(len(x), 2 if first_only else 3, -1, attention.head_dim)
     seen = attend(joint, batch.offsets, batch.longest, window, rotation=rotation, first=first)
     hidden = hidden + attention.out_drop(attention.Wo(seen.flatten(-2)))

@@ -53,11 +53,8 @@ class RerankerModule(pl.LightningModule):
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
         """Forget the gradients of the last step."""
-        kept = None if self._words is None else self._words.embedding.weight
-        gradient = None if kept is None else kept.grad
         optimizer.zero_grad()
-        if self._words is not None and kept is not None:
-            kept.grad = gradient
+        if self._words is not None:
             self._words.clear()
 
     def configure_gradient_clipping(

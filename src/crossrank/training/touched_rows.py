@@ -14,18 +14,17 @@ class TouchedRows:
 
     def __init__(self, embedding: nn.Embedding) -> None:
         self.embedding = embedding
+        self._gradient = torch.zeros_like(embedding.weight)
         self._rows: list[Tensor] = []
         embedding.sparse = True
         self._handle = embedding.weight.register_hook(self._note)  # type: ignore[no-untyped-call]
 
     def clear(self) -> None:
-        """Make the gradient zero; call it where the other gradients are set to None."""
-        weight = self.embedding.weight
-        if weight.grad is None:
-            weight.grad = torch.zeros_like(weight)
+        """Make the gradient zero, and the embedding's again; call it where the others are set to None."""
         for rows in self._rows:
-            weight.grad.index_fill_(0, rows, 0.0)
+            self._gradient.index_fill_(0, rows, 0.0)
         self._rows.clear()
+        self.embedding.weight.grad = self._gradient
 
     def close(self) -> None:
         """Leave the embedding as it was, without a gradient."""
