@@ -56,6 +56,16 @@ def test_scores_follow_their_pairs_in_any_order(model, encoder):
     np.testing.assert_allclose(scorer([pairs[i] for i in order]), scorer(pairs)[order], atol=2e-6, rtol=0)
 
 
+def test_equal_pairs_are_scored_once_and_alike(model, encoder, monkeypatch):
+    scorer, pairs, seen = PairScorer(model, encoder, 200), _pairs(9), []
+    score = scorer._score
+    monkeypatch.setattr(scorer, "_score", lambda chosen, device: seen.extend(chosen) or score(chosen, device))
+    scores = scorer([*pairs, *reversed(pairs)])
+    assert len(seen) == 9
+    np.testing.assert_array_equal(scores[:9], scores[:8:-1])
+    np.testing.assert_allclose(scores[:9], scorer(pairs), atol=2e-6, rtol=0)
+
+
 def test_the_same_call_gives_the_same_bits(model, encoder):
     scorer = PairScorer(model, encoder, 200)
     assert np.array_equal(scorer(_pairs()), scorer(_pairs()))

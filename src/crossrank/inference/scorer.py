@@ -9,6 +9,7 @@ import torch
 from crossrank.data.batch import collate
 from crossrank.data.tokens import PairEncoder, TokenIds
 from crossrank.models.cross_encoder import CrossEncoder
+from crossrank.models.linear import prepared_weights
 
 TOKENS_ON_CPU, TOKENS_ON_GPU = 4096, 32768
 
@@ -18,7 +19,8 @@ class PairScorer:
 
     A text is tokenised once in the scorer's life, so an evaluation that comes back every N steps pays for it once.
     Batches hold at most `tokens_per_batch` tokens (or one pair that is longer) of pairs of similar length, by default
-    as many as suit the model's device; no score depends on which pairs are scored together, but for rounding.
+    as many as suit the model's device; no score depends on which pairs are scored together, but for rounding. Equal
+    pairs are scored once, so that their scores are equal to the last bit.
     """
 
     def __init__(
@@ -39,6 +41,11 @@ class PairScorer:
         """Return the logit of each pair; the model is left in the mode it was in."""
         if not pairs:
             return np.zeros(0, np.float32)
+        row = {pair: place for place, pair in enumerate(dict.fromkeys(pairs))}
+        scores = self._distinct(list(row))
+        return scores[[row[pair] for pair in pairs]]
+
+    def _distinct(self, pairs: Sequence[tuple[str, str]]) -> npt.NDArray[np.float32]:
         self._tokenise(pairs)
         lengths = np.fromiter((self._length(pair) for pair in pairs), np.int64, len(pairs))
         order = np.argsort(-lengths, kind="stable")
@@ -47,14 +54,16 @@ class PairScorer:
         self.model.eval()
         device = next(self.model.parameters()).device
         try:
-            # autocast stands around all batches: it casts the weights once
-            with torch.inference_mode(), torch.autocast(device.type, dtype=self.autocast, enabled=bool(self.autocast)):
+            with torch.inference_mode(), self._precision(device.type), prepared_weights():
                 for chosen in self._batches(order, lengths):
                     scores[torch.from_numpy(chosen)] = self._score([pairs[i] for i in chosen], device)
         finally:
             for module, training in modes.items():
                 module.training = training
         return scores.numpy()
+
+    def _precision(self, device: str) -> torch.autocast:
+        return torch.autocast(device, dtype=self.autocast, enabled=bool(self.autocast))
 
     def _score(self, pairs: Sequence[tuple[str, str]], device: torch.device) -> torch.Tensor:
         batch = collate(self.encoder, [(self._tokens[q], self._tokens[d]) for q, d in pairs])

@@ -11,12 +11,12 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from crossrank.data.batch import PairBatch
-from crossrank.errors import ModelError
 from crossrank.models.attention import Rotation, attend, refuse_dropout
+from crossrank.models.linear import joined, linear, plain
 
 
 def bert_hidden(classifier: Any, batch: PairBatch, recompute: bool = False) -> tuple[Tensor, Tensor]:
@@ -46,15 +46,17 @@ def _bert_layer(layer: Any, hidden: Tensor, batch: PairBatch, first_only: bool) 
     x = _as_product_input(hidden)
     if first_only:
         hidden = first_tokens(hidden, batch.offsets)
-        first = attention.query(first_tokens(x, batch.offsets)).view(len(hidden), heads, -1)
-        joint = _joint(x, attention.key, attention.value)
+        first = linear(first_tokens(x, batch.offsets), attention.query).view(len(hidden), heads, -1)
+        joint = linear(x, attention.key, attention.value)
     else:
-        first, joint = None, _joint(x, attention.query, attention.key, attention.value)
+        first, joint = None, linear(x, attention.query, attention.key, attention.value)
     joint = joint.view(len(x), 2 if first_only else 3, heads, -1)
     seen = attend(joint, batch.offsets, batch.longest, scale=attention.scaling, first=first)
-    hidden = output.LayerNorm(output.dropout(output.dense(seen.flatten(-2))) + hidden)
-    wide = layer.intermediate.intermediate_act_fn(layer.intermediate.dense(hidden))
-    return cast(Tensor, layer.output.LayerNorm(layer.output.dropout(layer.output.dense(wide)) + hidden))
+    hidden = output.LayerNorm(output.dropout(linear(seen.flatten(-2), output.dense)) + hidden)
+    dense, activation = layer.intermediate.dense, layer.intermediate.intermediate_act_fn
+    x, gelu = _as_product_input(hidden), getattr(activation, "act", None) is F.gelu
+    wide = linear(x, dense, gelu=True) if gelu else activation(linear(x, dense))
+    return cast(Tensor, layer.output.LayerNorm(layer.output.dropout(linear(wide, layer.output.dense)) + hidden))
 
 
 def modernbert_hidden(classifier: Any, batch: PairBatch, recompute: bool = False) -> tuple[Tensor, Tensor]:
@@ -81,39 +83,25 @@ def _modernbert_layer(layer: Any, hidden: Tensor, batch: PairBatch, rotation: Ro
     window = None if attention.sliding_window is None else attention.sliding_window - 1
     x = _as_product_input(layer.attn_norm(hidden))
     if first_only:
-        _refuse_wrapped(attention.Wqkv)
+        weights, bias = joined(plain(attention.Wqkv))
         hidden = first_tokens(hidden, batch.offsets)
-        weights, bias = attention.Wqkv.weight, attention.Wqkv.bias
         width = weights.shape[1]
         first = F.linear(first_tokens(x, batch.offsets), weights[:width], None if bias is None else bias[:width])
         first = first.view(len(hidden), -1, attention.head_dim)
         joint = F.linear(x, weights[width:], None if bias is None else bias[width:])
     else:
-        first, joint = None, attention.Wqkv(x)
+        first, joint = None, linear(x, attention.Wqkv)
     joint = joint.view(len(x), 2 if first_only else 3, -1, attention.head_dim)
     seen = attend(joint, batch.offsets, batch.longest, window, rotation=rotation, first=first)
-    hidden = hidden + attention.out_drop(attention.Wo(seen.flatten(-2)))
-    return cast(Tensor, hidden + layer.mlp(layer.mlp_norm(hidden)))
+    hidden = hidden + attention.out_drop(linear(seen.flatten(-2), attention.Wo))
+    mlp, x = layer.mlp, _as_product_input(layer.mlp_norm(hidden))
+    wide, gate = linear(x, mlp.Wi).chunk(2, dim=-1)
+    return hidden + linear(mlp.drop(mlp.act(wide) * gate), mlp.Wo)
 
 
 def _rotation(model: Any, hidden: Tensor, batch: PairBatch, kind: str) -> Rotation:
     cos, sin = model.rotary_emb(hidden.float(), batch.position_ids[None], kind)
     return cos[0], sin[0]
-
-
-def _joint(x: Tensor, *layers: nn.Linear) -> Tensor:
-    """Apply several linear layers as one product."""
-    _refuse_wrapped(*layers)
-    return F.linear(x, torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers]))
-
-
-def _refuse_wrapped(*layers: nn.Module) -> None:
-    for layer in layers:
-        if type(layer) is not nn.Linear:
-            raise ModelError(
-                f"the fused forward reads the weights of plain linear layers, this one is a {type(layer).__name__}; "
-                "set model.attention=packed"
-            )
 
 
 def _as_product_input(x: Tensor) -> Tensor:

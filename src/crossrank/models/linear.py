@@ -1,0 +1,94 @@
+"""Linear layers of the fused forward, and what their weights are made into where nothing is learnt.
+
+On the CPU without gradients it is oneDNN's product, which adds the bias and applies the GELU while a block of the
+result is still in the cache; torch's own writes the bias first, multiplies onto it and reads all of it again for the
+GELU. Everywhere else it is torch's.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crossrank.errors import ModelError
+
+Ready = tuple[Tensor, Tensor | None]  # a weight as the product wants it, and the bias in its dtype
+
+_prepared: ContextVar[dict[tuple[Any, ...], Ready] | None] = ContextVar("prepared", default=None)
+
+
+@contextmanager
+def prepared_weights() -> Iterator[None]:
+    """Within it, weights are joined, cast and laid out for the product once, not at every batch.
+
+    They must not change meanwhile. It takes as much memory as the layers' weights in the dtype of the products.
+    """
+    token = _prepared.set({})
+    try:
+        yield
+    finally:
+        _prepared.reset(token)
+
+
+def linear(x: Tensor, *layers: nn.Module, gelu: bool = False) -> Tensor:
+    """Apply several linear layers to x [tokens, in] as one product, and GELU to the result [tokens, sum of out].
+
+    Raises:
+        ModelError: one of several is not a plain linear layer, so that its weights are not all there is to it.
+    """
+    if len(layers) == 1 and type(layers[0]) is not nn.Linear:
+        y = cast(Tensor, layers[0](x))
+    elif x.device.type == "cpu" and not torch.is_grad_enabled() and _onednn_multiplies(x.dtype):
+        weight, bias = _ready(x, plain(*layers))
+        y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu" if gelu else "none", [], "none" if gelu else "")
+        return cast(Tensor, y)
+    else:
+        y = F.linear(x, *joined(plain(*layers)))
+    return F.gelu(y) if gelu else y
+
+
+def plain(*layers: nn.Module) -> tuple[nn.Linear, ...]:
+    """Return the layers.
+
+    Raises:
+        ModelError: one is more than its weights, as an adapter is.
+    """
+    for layer in layers:
+        if type(layer) is not nn.Linear:
+            raise ModelError(
+                f"the fused forward reads the weights of plain linear layers, this one is a {type(layer).__name__}; "
+                "set model.attention=packed"
+            )
+    return cast(tuple[nn.Linear, ...], layers)
+
+
+def joined(layers: tuple[nn.Linear, ...]) -> tuple[Tensor, Tensor | None]:
+    """Return weight and bias of the layers side by side."""
+    if len(layers) == 1:
+        return layers[0].weight, layers[0].bias
+    weights: list[Tensor] = [layer.weight for layer in layers]
+    biases: list[Tensor] = [layer.bias for layer in layers]
+    return torch.cat(weights), None if biases[0] is None else torch.cat(biases)
+
+
+def _onednn_multiplies(dtype: torch.dtype) -> bool:
+    if not (torch._C._has_mkldnn and torch.backends.mkldnn.enabled):
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _ready(x: Tensor, layers: tuple[nn.Linear, ...]) -> Ready:
+    store = _prepared.get()
+    key = (x.dtype, *layers)
+    if store is not None and key in store:
+        return store[key]
+    weight, bias = joined(layers)
+    ready = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+    if store is not None:
+        ready = torch.ops.mkldnn._reorder_linear_weight(ready[0], len(x)), ready[1]
+        store[key] = ready
+    return ready
