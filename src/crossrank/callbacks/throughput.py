@@ -3,8 +3,10 @@
 import logging
 import sys
 import time
+from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import Tensor
 
@@ -28,16 +30,18 @@ class Throughput(pl.Callback):
         if every_n_steps < 1:
             raise ValueError(f"every_n_steps counts optimizer steps and must be at least 1, got {every_n_steps}")
         self.every_n_steps = every_n_steps
-        self._loss: Tensor | float = 0.0  # summed over pairs, on the device; nothing waits for it
-        self._pairs = self._tokens = self._padded = 0
-        self._flops = self._waited = 0.0
+        self._loss: Tensor | None = None  # summed over pairs, on the device; nothing waits for it
+        self._pairs = self._tokens = self._token_pairs = self._padded = 0
+        self._waited = 0.0
         self._begun = self._started = self._idle_since = 0.0
         self._last_step = self._lr = 0.0
+        self._groups: list[dict[str, Any]] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clocks."""
         assert isinstance(pl_module, RerankerModule)
         self._last_step = trainer.global_step
+        self._groups = trainer.optimizers[0].param_groups
         self._begun = self._training_clock(pl_module)
         self._reset(pl_module)
 
@@ -47,7 +51,7 @@ class Throughput(pl.Callback):
         """Note the lr that this step uses, before the schedule moves on, and how long its data took."""
         assert isinstance(pl_module, RerankerModule)
         self._waited += self._training_clock(pl_module) - self._idle_since
-        self._lr = trainer.optimizers[0].param_groups[0]["lr"]
+        self._lr = self._groups[0]["lr"]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
@@ -55,11 +59,14 @@ class Throughput(pl.Callback):
         """Count the batch and log when it is time."""
         assert isinstance(pl_module, RerankerModule)
         assert isinstance(batch, PairBatch)
-        self._loss = self._loss + pl_module.last_loss * len(batch)
-        self._pairs += len(batch)
+        pairs = len(batch)
+        if self._loss is None:
+            self._loss = torch.zeros_like(pl_module.last_loss)
+        self._loss.add_(pl_module.last_loss, alpha=pairs)
+        self._pairs += pairs
         self._tokens += batch.tokens
+        self._token_pairs += batch.token_pairs
         self._padded += pl_module.model.computed_tokens
-        self._flops += useful_flops(pl_module.model.config, batch.tokens, batch.token_pairs, passes=3)
         step = trainer.global_step
         due = step % self.every_n_steps == 0 or step in (1, trainer.max_steps)
         if due and step != self._last_step:
@@ -70,12 +77,14 @@ class Throughput(pl.Callback):
 
     def _log(self, trainer: pl.Trainer, module: RerankerModule, step: int) -> None:
         seconds = self._training_clock(module) - self._started
+        flops = useful_flops(module.model.config, self._tokens, self._token_pairs, passes=3)
+        assert self._loss is not None
         metrics = {
             "train/loss": float(self._loss / self._pairs),
             "train/lr": self._lr,
             "train/pairs_per_second": self._pairs / seconds,
             "train/tokens_per_second": self._tokens / seconds,
-            "train/tflops": self._flops / seconds / 1e12,
+            "train/tflops": flops / seconds / 1e12,
             "train/data_wait_share": self._waited / seconds,
             "train/padding_share": 1 - self._tokens / self._padded,
             "train/evaluation_share": module.evaluation_seconds / (time.monotonic() - self._begun),
@@ -95,9 +104,9 @@ class Throughput(pl.Callback):
             )  # fmt: skip
 
     def _reset(self, module: RerankerModule) -> None:
-        self._loss = 0.0
-        self._pairs = self._tokens = self._padded = 0
-        self._flops = self._waited = 0.0
+        self._loss = None
+        self._pairs = self._tokens = self._token_pairs = self._padded = 0
+        self._waited = 0.0
         self._started = self._idle_since = self._training_clock(module)
 
     @staticmethod
