@@ -110,8 +110,8 @@ def main() -> None:
         parts = [1000 * statistics.median(times[i : i + tenth]) for i in range(0, options.steps - 1, tenth)]
         print(f"{options.steps:,} steps of 3,000,000 pairs, ms a step by tenth:", *(f"{part:.2f}" for part in parts))
         print(
-            f"peak memory {peak_memory() / 2**30:.2f} GiB; the callback Throughput takes {1e6 * callback:.0f} us a step, "
-            f"{callback / statistics.median(times):.2%} of it"
+            f"peak memory {peak_memory() / 2**30:.2f} GiB; the callback Throughput takes {1e6 * callback:.0f} us a "
+            f"step, {callback / statistics.median(times):.2%} of it"
         )
 
 

@@ -85,13 +85,13 @@ def execute(run: TrainingRun) -> Result:
     encoder = run.model.encoder()
     data = PairDataModule(
         run.source, run.miner, run.policy, encoder, run.data, run.cache_dir, run.seed,
-        run.trainer.accumulate_grad_batches,
+        run.trainer.accumulate_grad_batches, run.trainer.multiple,
     )  # fmt: skip
     evaluators = run.evaluation.evaluators if run.evaluation else {}
     for evaluator in evaluators.values():
         evaluator.prepare()
     data.prepare_data()
-    module = RerankerModule(run.model.build(run.seed), run.loss, run.optimizer, run.schedule)
+    module = RerankerModule(run.model.build(run.seed), run.loss, run.optimizer, run.schedule, run.trainer.step_mode)
     _fit(run, module, data)
     best_step = _load_best(run, module, data.max_steps)
     folder = export(module.model, encoder, run.run_dir / "export")

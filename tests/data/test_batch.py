@@ -65,3 +65,25 @@ def test_moving_a_batch_keeps_everything_and_moves_every_tensor(batch):
         torch.equal(value, getattr(same, name)) if isinstance(value, torch.Tensor) else value == getattr(same, name)
         for name, value in vars(batch).items()
     )
+
+
+@pytest.mark.parametrize(("multiple", "always", "tail"), [(1, False, 0), (1, True, 1), (31, False, 0), (31, True, 31),
+                                                          (8, False, 1), (8, True, 1), (64, True, 33)])  # fmt: skip
+def test_a_tail_fills_the_tokens_up_and_counts_as_none(multiple, always, tail, batch):
+    assert batch.tokens == 31
+    rounded = batch.rounded(multiple, always)
+    assert (rounded.tail, len(rounded.input_ids), rounded.tokens, len(rounded)) == (tail, 31 + tail, 31, 4)
+    assert rounded.offsets.diff().tolist() == batch.offsets.diff().tolist() + [tail] * bool(tail)
+    assert rounded.position_ids[31:].tolist() == list(range(tail))
+    assert (rounded.longest, rounded.token_pairs) == (max(batch.longest, tail), batch.token_pairs)
+    assert rounded.rounded(100) is rounded or not tail
+    bare = rounded.without_tail()
+    for name, value in vars(batch).items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(getattr(bare, name), value)
+
+
+def test_few_shapes_are_multiples_of_tokens_and_longest(batch):
+    shaped = batch.of_few_shapes(16)
+    assert (len(shaped.input_ids), shaped.longest, shaped.tail) == (32, 16, 1)
+    assert batch.of_few_shapes(31).input_ids.shape == (62,)  # never without a tail

@@ -3,7 +3,6 @@
 import logging
 import sys
 import time
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -34,24 +33,21 @@ class Throughput(pl.Callback):
         self._pairs = self._tokens = self._token_pairs = self._padded = 0
         self._waited = 0.0
         self._begun = self._started = self._idle_since = 0.0
-        self._last_step = self._lr = 0.0
-        self._groups: list[dict[str, Any]] = []
+        self._last_step = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clocks."""
         assert isinstance(pl_module, RerankerModule)
         self._last_step = trainer.global_step
-        self._groups = trainer.optimizers[0].param_groups
         self._begun = self._training_clock(pl_module)
         self._reset(pl_module)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
     ) -> None:
-        """Note the lr that this step uses, before the schedule moves on, and how long its data took."""
+        """Note how long the data of this step took."""
         assert isinstance(pl_module, RerankerModule)
         self._waited += self._training_clock(pl_module) - self._idle_since
-        self._lr = self._groups[0]["lr"]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
@@ -81,7 +77,7 @@ class Throughput(pl.Callback):
         assert self._loss is not None
         metrics = {
             "train/loss": float(self._loss / self._pairs),
-            "train/lr": self._lr,
+            "train/lr": module.learning_rate(step - 1),
             "train/pairs_per_second": self._pairs / seconds,
             "train/tokens_per_second": self._tokens / seconds,
             "train/tflops": flops / seconds / 1e12,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from crossrank.data.tokens import PairEncoder, TokenIds
@@ -13,24 +14,62 @@ from crossrank.data.tokens import PairEncoder, TokenIds
 
 @dataclass
 class PairBatch:
-    """Packed pairs: pair i is the tokens [offsets[i], offsets[i + 1]) of one row."""
+    """Packed pairs: pair i is the tokens [offsets[i], offsets[i + 1]) of one row.
+
+    A batch may end in a `tail`: meaningless tokens that are a sequence of their own, the last one, and only fill a
+    shape. They change nothing, for no token sees another sequence, and nothing counts them.
+    """
 
     input_ids: Tensor  # int64 [tokens]
     position_ids: Tensor  # int64 [tokens], from 0 in each pair
     token_type_ids: Tensor  # int64 [tokens]
-    offsets: Tensor  # int32 [pairs + 1]
+    offsets: Tensor  # int32 [pairs + 1], or with a tail [pairs + 2]
     labels: Tensor  # float32 [pairs]
     query_index: Tensor  # int64 [pairs]: pairs of the same question share a number, from 0 in each batch
-    longest: int  # tokens of the longest pair, on the host so that no kernel launch has to wait for it
+    longest: int  # tokens of the longest sequence, on the host so that no kernel launch has to wait for it
     token_pairs: int  # sum of squared lengths: what attention costs
+    tail: int = 0  # tokens of the tail
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def tokens(self) -> int:
-        """How many tokens the batch holds; none of them is padding."""
-        return len(self.input_ids)
+        """How many tokens the pairs have; none of them is padding."""
+        return len(self.input_ids) - self.tail
+
+    def rounded(self, multiple: int, always: bool = False) -> "PairBatch":
+        """Return the batch with a tail that makes its tokens a multiple of `multiple`; one that has a tail keeps it.
+
+        With `always` there are 1 to `multiple` tokens of tail, so that the shapes depend on nothing but the number of
+        pairs and the rounded number of tokens.
+        """
+        tail = -len(self.input_ids) % multiple or (multiple if always else 0)
+        if self.tail or not tail:
+            return self
+        return replace(
+            self,
+            input_ids=F.pad(self.input_ids, (0, tail)),
+            position_ids=torch.cat([self.position_ids, torch.arange(tail, device=self.position_ids.device)]),
+            token_type_ids=F.pad(self.token_type_ids, (0, tail)),
+            offsets=torch.cat([self.offsets, self.offsets[-1:] + tail]),
+            longest=max(self.longest, tail),
+            tail=tail,
+        )
+
+    def of_few_shapes(self, multiple: int) -> "PairBatch":
+        """Return the batch with a tail, its tokens and the bound of its longest sequence multiples of `multiple`."""
+        rounded = self.rounded(multiple, always=True)
+        return replace(rounded, longest=-(-rounded.longest // multiple) * multiple)
+
+    def without_tail(self) -> "PairBatch":
+        """Return the pairs alone."""
+        if not self.tail:
+            return self
+        ids, positions, types = (x[: self.tokens] for x in (self.input_ids, self.position_ids, self.token_type_ids))
+        return replace(
+            self, input_ids=ids, position_ids=positions, token_type_ids=types, offsets=self.offsets[:-1], tail=0
+        )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PairBatch":
         """Return the batch on a device."""

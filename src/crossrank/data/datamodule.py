@@ -27,13 +27,23 @@ log = logging.getLogger(__name__)
 
 
 class MicroBatches(Dataset[PairBatch], Sized):
-    """All micro-batches of a training, in order; `batches[k]` is the same whenever and wherever it is asked for."""
+    """All micro-batches of a training, in order; `batches[k]` is the same whenever and wherever it is asked for.
+
+    With a `multiple` they are of few shapes, see `PairBatch.of_few_shapes`.
+    """
 
     def __init__(
-        self, rows: TrainingRows, plan: BatchPlan, encoder: PairEncoder, steps: int, accumulate: int, seed: int
+        self,
+        rows: TrainingRows,
+        plan: BatchPlan,
+        encoder: PairEncoder,
+        steps: int,
+        accumulate: int,
+        seed: int,
+        multiple: int | None = None,
     ) -> None:
-        self.rows, self.plan, self.encoder, self.steps, self.accumulate, self.seed = (
-            rows, plan, encoder, steps, accumulate, seed,
+        self.rows, self.plan, self.encoder, self.steps, self.accumulate, self.seed, self.multiple = (
+            rows, plan, encoder, steps, accumulate, seed, multiple,
         )  # fmt: skip
         self._epoch = -1
         self._order: Any = None
@@ -52,7 +62,8 @@ class MicroBatches(Dataset[PairBatch], Sized):
             (self.rows.question_tokens[q], self.rows.document_tokens[d])
             for q, d in zip(questions, self.rows.documents[chosen], strict=True)
         ]
-        return collate(self.encoder, pairs, self.rows.labels[chosen], questions)
+        batch = collate(self.encoder, pairs, self.rows.labels[chosen], questions)
+        return batch.of_few_shapes(self.multiple) if self.multiple else batch
 
 
 class FromPosition(Sampler[int]):
@@ -99,7 +110,10 @@ class Batching:
 
 
 class PairDataModule(pl.LightningDataModule):
-    """Mines, tokenises and streams labelled pairs; `accumulate` micro-batches make an optimizer step."""
+    """Mines, tokenises and streams labelled pairs; `accumulate` micro-batches make an optimizer step.
+
+    With a `multiple`, a batch's tokens are rounded up to a multiple of it (see `PairBatch.of_few_shapes`).
+    """
 
     def __init__(
         self,
@@ -111,10 +125,11 @@ class PairDataModule(pl.LightningDataModule):
         cache_dir: Path,
         seed: int,
         accumulate: int = 1,
+        multiple: int | None = None,
     ) -> None:
         super().__init__()
         self.source, self.miner, self.policy, self.encoder, self.batching = source, miner, policy, encoder, batching
-        self.cache_dir, self.seed, self.accumulate = cache_dir, seed, accumulate
+        self.cache_dir, self.seed, self.accumulate, self.multiple = cache_dir, seed, accumulate, multiple
         self._rows: TrainingRows | None = None
         self._start = 0
 
@@ -152,7 +167,9 @@ class PairDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[PairBatch]:
         """Return the micro-batches from the restored position on; collating happens in the workers."""
-        batches = MicroBatches(self.rows, self.plan, self.encoder, self.max_steps, self.accumulate, self.seed)
+        batches = MicroBatches(
+            self.rows, self.plan, self.encoder, self.max_steps, self.accumulate, self.seed, self.multiple
+        )
         return DataLoader(
             batches,
             batch_size=None,
@@ -162,6 +179,10 @@ class PairDataModule(pl.LightningDataModule):
             persistent_workers=False,
             prefetch_factor=4 if self.batching.workers else None,
         )
+
+    def transfer_batch_to_device(self, batch: PairBatch, device: torch.device, dataloader_idx: int) -> PairBatch:
+        """Copy the batch without waiting for it; one of few shapes stays, to be copied to where a graph reads it."""
+        return batch if self.multiple else batch.to(device, non_blocking=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position and what gives it its meaning."""

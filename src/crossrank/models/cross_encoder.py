@@ -2,11 +2,9 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Literal, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossrank.data.batch import PairBatch
@@ -65,16 +63,21 @@ class CrossEncoder(nn.Module):
         Raises:
             ModelError: a packed batch would reach an attention function that does not honour its offsets.
         """
+        pairs = len(batch)
         if self.attention == "padded":
-            self.computed_tokens = len(batch) * batch.longest
-            return self._padded(batch).float().view(-1)
-        pairs, batch = len(batch), _with_tail(batch, self._multiple(batch.input_ids.device.type))
-        self.computed_tokens = batch.tokens
+            self.computed_tokens = pairs * batch.longest
+            return self._padded(batch.without_tail()).float().view(-1)
+        batch = batch.rounded(self._multiple(batch.input_ids.device.type))
+        self.computed_tokens = len(batch.input_ids)
         hidden, offsets = self._fused(batch) if self.attention == "fused" else self._packed(batch)
         return HEADS[self.config.model_type](self.classifier, hidden, offsets)[:pairs].float().view(-1)
 
     def _multiple(self, device: str) -> int:
-        """Return what the number of tokens is rounded up to: float32 products on the CPU gain nothing from it."""
+        """Return what the number of tokens is rounded up to.
+
+        bfloat16's matrix kernels are compiled and cached for each number of tokens; without it nearly every batch has
+        a new one, which costs time and memory. float32 products on the CPU gain nothing from it.
+        """
         exact = self.word_embedding.weight.dtype == torch.float32 and not torch.is_autocast_enabled(device)
         return 1 if device == "cpu" and exact else ROUND_TOKENS_TO
 
@@ -124,26 +127,6 @@ def _resolved(attention: AttentionPath, model_type: str) -> AttentionPath:
             "set model.attention=padded"
         )
     return attention
-
-
-def _with_tail(batch: PairBatch, multiple: int) -> PairBatch:
-    """Return the batch with a meaningless last sequence that makes its tokens a multiple of `multiple`.
-
-    bfloat16's matrix kernels are compiled and cached for each number of tokens; without it nearly every batch has a
-    new one, which costs time and memory. The tail is a sequence of its own, so it changes nothing; its logit is
-    dropped.
-    """
-    tail = -len(batch.input_ids) % multiple
-    if not tail:
-        return batch
-    return replace(
-        batch,
-        input_ids=F.pad(batch.input_ids, (0, tail)),
-        position_ids=torch.cat([batch.position_ids, torch.arange(tail, device=batch.position_ids.device)]),
-        token_type_ids=F.pad(batch.token_type_ids, (0, tail)),
-        offsets=torch.cat([batch.offsets, batch.offsets[-1:] + tail]),
-        longest=max(batch.longest, tail),
-    )
 
 
 def mean_tokens(hidden: Tensor, offsets: Tensor) -> Tensor:

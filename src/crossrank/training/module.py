@@ -1,8 +1,11 @@
 """One training step."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -13,23 +16,35 @@ from crossrank.losses import Loss
 from crossrank.models.cross_encoder import CrossEncoder
 from crossrank.training.optim import OptimizerFactory, Schedule, clip_norm, decay_groups
 from crossrank.training.touched_rows import TouchedRows
+from crossrank.training.whole_step import StepMode, WholeStep
 
 
 class RerankerModule(pl.LightningModule):
     """Trains a cross-encoder on labelled pairs with a loss over their logits.
 
-    The loss of the last step is left in `last_loss` on the device; nothing here waits for it.
+    The loss of the last step is left in `last_loss` on the device; nothing here waits for it. With a `mode`, a batch is
+    one call from its loss to the update (see `WholeStep`), and Lightning's hooks around backward pass and optimizer
+    step find nothing to do.
     """
 
     last_loss: Tensor
 
-    def __init__(self, model: CrossEncoder, loss: Loss, optimizer: OptimizerFactory, schedule: Schedule) -> None:
+    def __init__(
+        self,
+        model: CrossEncoder,
+        loss: Loss,
+        optimizer: OptimizerFactory,
+        schedule: Schedule,
+        mode: StepMode | None = None,
+    ) -> None:
         super().__init__()
-        self.model, self.loss = model, loss
+        self.model, self.loss, self.mode = model, loss, mode
         self._optimizer, self._schedule = optimizer, schedule
         self.progress: dict[str, str] = {}  # what the progress bar shows
         self.evaluation_seconds = 0.0  # spent evaluating so far, so that throughput can leave it out
         self._words: TouchedRows | None = None
+        self._whole: WholeStep | None = None
+        self._base_lr = 0.0
 
     def on_train_start(self) -> None:
         """Check that every layer trains: transformers hands models out in evaluation mode."""
@@ -38,21 +53,48 @@ class RerankerModule(pl.LightningModule):
         words = self.model.word_embedding
         if words.weight.requires_grad and self.device.type == "cpu" and self.trainer.world_size == 1:
             self._words = TouchedRows(words)
+        if self.mode is not None:
+            optimizer, clip = self.trainer.optimizers[0], self.trainer.gradient_clip_val
+            autocast = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
+            forget = partial(self._forget, optimizer)
+            self._whole = WholeStep(self.model, self.loss, optimizer, clip, forget, autocast, self.mode)
 
     def on_train_end(self) -> None:
         """Free what was kept between steps."""
+        self._whole = None
         if self._words is not None:
             self._words.close()
             self._words = None
 
     def training_step(self, batch: PairBatch, batch_index: int) -> Tensor:
         """Return the loss of one micro-batch."""
+        if self._whole is not None:
+            self.last_loss = self._whole(batch)
+            return self.last_loss
         loss = self.loss(self.model(batch), batch.labels, batch.query_index)
         self.last_loss = loss.detach()
         return loss
 
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Compute the gradients, where that is not part of a whole step."""
+        if self._whole is None:
+            super().backward(loss, *args, **kwargs)
+
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
         """Forget the gradients of the last step."""
+        if self._whole is None:
+            self._forget(optimizer)
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """Update the weights after the closure's gradients, or let the closure do all of it."""
+        if self._whole is None:
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        elif optimizer_closure is not None:
+            optimizer_closure()
+
+    def _forget(self, optimizer: Optimizer) -> None:
         optimizer.zero_grad()
         if self._words is not None:
             self._words.clear()
@@ -72,5 +114,10 @@ class RerankerModule(pl.LightningModule):
         """Return the optimizer and its schedule over `trainer.max_steps` updates."""
         optimizer = self._optimizer(decay_groups(self.model))
         total = self.trainer.max_steps
+        self._base_lr = float(optimizer.param_groups[0]["lr"])
         schedule = LambdaLR(optimizer, lambda step: self._schedule.factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def learning_rate(self, step: int) -> float:
+        """Return the lr that update `step`, counted from 0, uses; the optimizer may hold it on the device."""
+        return self._base_lr * self._schedule.factor(step, self.trainer.max_steps)
