@@ -14,6 +14,7 @@ CELLS = [
     for precision in ("fp32", "bf16")
     for program, more in (
         ("bench.train", ["--batch", "16"]),
+        ("bench.train", ["--batch", "16", "--text", "generated"]),
         ("bench.train", ["--batch", "64", "--steps", "22", "--warm-up", "2"]),
         ("bench.score", []),
         ("bench.evaluate", []),
