@@ -168,11 +168,13 @@ def set_up(options: argparse.Namespace) -> None:
     keep_freed_memory()
 
 
-def rates(folder: Path, precision: str, tokens: int, flops: float, seconds: float) -> dict[str, float]:
+def rates(
+    folder: Path, precision: str, tokens: int, flops: float, seconds: float, device: str = "cpu"
+) -> dict[str, float]:
     """Return ours of a cell's figures: tokens a second, and its share of this machine's matrix product."""
     config = AutoConfig.from_pretrained(folder)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    limit = matmul_flops(dtype, config.hidden_size, config.intermediate_size)
+    limit = matmul_flops(dtype, config.hidden_size, config.intermediate_size, device)
     return {
         "tokens_per_second": tokens / seconds,
         "share_of_matmul": flops / seconds / limit,

@@ -27,23 +27,31 @@ class Clock:
     _started: tuple[float, float] = (0.0, 0.0)
 
     def start(self) -> None:
+        _finish_device()
         self._started = (time.perf_counter(), time.process_time())
 
     def stop(self) -> None:
+        _finish_device()
         wall, cpu = self._started
         self.wall.append(time.perf_counter() - wall)
         self.cpu.append(time.process_time() - cpu)
 
 
+def _finish_device() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
 class Turns:
-    """Lets training loops step one at a time: every round each makes one step, the next round in reverse order.
+    """Lets training loops step one at a time: every round each makes `block` steps, the next round in reverse order.
 
     The loops share one thread, as greenlets: two threads would have two pools of worker threads between them, more
     than there are cores, and every parallel region would wait for one to wake up.
     """
 
-    def __init__(self, loops: dict[str, Callable[["Turns"], Any]], rounds: int) -> None:
-        self.loops, self.rounds = loops, rounds
+    def __init__(self, loops: dict[str, Callable[["Turns"], Any]], rounds: int, block: int = 1) -> None:
+        self.loops, self.rounds, self.block = loops, rounds, block
+        self.steps = dict.fromkeys(loops, 0)
         self.clocks = {side: Clock() for side in loops}
         self._hub = greenlet.getcurrent()
 
@@ -60,22 +68,28 @@ class Turns:
         self.clocks[side].start()
 
     def end(self, side: str) -> None:
-        """Stop the clock, let the others step, and go on at the next turn."""
+        """After the last step of a turn stop the clock, let the others step, and go on at the next turn."""
+        self.steps[side] += 1
+        if self.steps[side] % self.block:
+            return
         self.clocks[side].stop()
         self._hub.switch()
         self.clocks[side].start()
 
 
-def matmul_flops(dtype: torch.dtype, width: int, wide: int, tokens: int = 2048) -> float:
+def matmul_flops(dtype: torch.dtype, width: int, wide: int, device: str = "cpu", tokens: int = 2048) -> float:
     """Operations a second of this machine's matrix product at the model's own shape: best of 20, both directions."""
-    down, up = torch.randn(tokens, wide).to(dtype), torch.randn(tokens, width).to(dtype)
-    weight = torch.randn(wide, width).to(dtype)
+    down, up, weight = (
+        torch.randn(*shape, device=device).to(dtype) for shape in ((tokens, wide), (tokens, width), (wide, width))
+    )
     best = 0.0
     for _ in range(20):
-        started = time.perf_counter()
+        clock = Clock()
+        clock.start()
         torch.nn.functional.linear(up, weight)
         down @ weight
-        best = max(best, 4.0 * tokens * width * wide / (time.perf_counter() - started))
+        clock.stop()
+        best = max(best, 4.0 * tokens * width * wide / clock.wall[0])
     return best
 
 
@@ -93,8 +107,9 @@ class Comparison:
     rounds: int
 
 
-def compare(peer: Clock, ours: Clock, warm_up: int) -> Comparison:
-    theirs, mine = peer.wall[warm_up:], ours.wall[warm_up:]
+def compare(peer: Clock, ours: Clock, warm_up: int, block: int = 1) -> Comparison:
+    """Compare all rounds but the first `warm_up`, in seconds of one of the `block` steps in each."""
+    theirs, mine = ([seconds / block for seconds in clock.wall[warm_up:]] for clock in (peer, ours))
     return Comparison(
         statistics.median(theirs), statistics.median(mine),
         float(np.percentile(theirs, 10)), float(np.percentile(mine, 10)),
@@ -115,7 +130,8 @@ def machine() -> dict[str, str | int | float]:
     """What the figures depend on."""
     packages = ("torch", "transformers", "sentence-transformers", "lightning")
     return {
-        "cpu": _cpu_name(), "cores": os.cpu_count() or 0, "threads": torch.get_num_threads(),
+        "cpu": torch.cuda.get_device_name() if torch.cuda.is_initialized() else _cpu_name(),
+        "cores": os.cpu_count() or 0, "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 2), "amx": torch.cpu._is_amx_tile_supported(),
         "python": platform.python_version(), **{package: version(package) for package in packages},
     }  # fmt: skip

@@ -57,8 +57,8 @@ class _OurTurns(pl.Callback):
             self.turns.begin("ours")
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        self.losses.append(pl_module.last_loss.item())
-        self.lengths.append(batch.offsets.diff().numpy())
+        self.losses.append(pl_module.last_loss)
+        self.lengths.append(batch.offsets[: len(batch) + 1].diff().cpu().numpy())
         if self.turns:
             self.turns.end("ours")
 
@@ -92,30 +92,34 @@ class GroupedByLength(DefaultBatchSampler):
 class _RecordedLoss(BinaryCrossEntropyLoss):
     def __init__(self, model: Peer) -> None:
         super().__init__(model, pos_weight=torch.tensor(WEIGHT))
-        self.values: list[float] = []
+        self.values: list[torch.Tensor] = []
 
     def forward(self, inputs, labels, **kwargs):
         loss = super().forward(inputs, labels, **kwargs)
-        self.values.append(loss.item())
+        self.values.append(loss.detach())
         return loss
 
 
 def train_ours(weights: Path, rows: Rows, options: argparse.Namespace, folder: Path, turns: Turns | None) -> _OurTurns:
     """Train through the module, the data module, the callbacks and the Trainer of a real run."""
     backbone = Pretrained(str(weights), max_length=MAX_LENGTH, recompute=options.recompute)
-    batching = Batching(options.batch, max_steps=options.steps)
+    precision = "bf16-mixed" if options.precision == "bf16" else "32-true"
+    spec = TrainerSpec(
+        "gpu" if options.device == "cuda" else "cpu", precision=precision, accumulate_grad_batches=options.accumulate,
+        cuda_graph=options.graph, compile=options.compile,
+    )  # fmt: skip
+    batching = Batching(options.batch, max_steps=options.steps, workers=options.workers)
     data = PairDataModule(
-        rows.source, rows.miner, rows.policy, backbone.encoder(), batching, folder / "cache", SEED, options.accumulate
-    )
+        rows.source, rows.miner, rows.policy, backbone.encoder(), batching, folder / "cache", SEED, options.accumulate,
+        spec.multiple,
+    )  # fmt: skip
     data.prepare_data()
     module = RerankerModule(
         backbone.build(SEED), WeightedBCE(WEIGHT),
         partial(torch.optim.AdamW, lr=LR, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, fused=True),
-        LinearWarmup(WARM_UP_RATIO),
+        LinearWarmup(WARM_UP_RATIO), spec.step_mode,
     )  # fmt: skip
     record = _OurTurns(turns)
-    precision = "bf16-mixed" if options.precision == "bf16" else "32-true"
-    spec = TrainerSpec("cpu", precision=precision, accumulate_grad_batches=options.accumulate)
     callbacks = [StepKeyedRNG(SEED), Throughput(10), RunProgress(), record]
     spec.build(options.steps, callbacks, [JsonlLogger(folder)], folder).fit(module, datamodule=data)
     return record
@@ -123,15 +127,16 @@ def train_ours(weights: Path, rows: Rows, options: argparse.Namespace, folder: P
 
 def train_peer(
     weights: Path, rows: Rows, options: argparse.Namespace, folder: Path, turns: Turns | None
-) -> list[float]:
+) -> list[torch.Tensor]:
     """Train with the published script's trainer on the same rows; its order of them is ours."""
-    model = Peer(str(weights), max_length=MAX_LENGTH, device="cpu")
+    model = Peer(str(weights), max_length=MAX_LENGTH, device=options.device)
     loss = _RecordedLoss(model)
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(folder / "peer"), max_steps=options.steps, per_device_train_batch_size=options.batch,
         learning_rate=LR, warmup_steps=WARM_UP_RATIO, weight_decay=0.0, seed=SEED, bf16=options.precision == "bf16",
-        save_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True, logging_steps=10,
-        dataloader_pin_memory=False, torch_compile=options.peer_compile,
+        save_strategy="no", report_to="none", use_cpu=options.device == "cpu", disable_tqdm=True, logging_steps=10,
+        dataloader_pin_memory=options.device == "cuda", dataloader_num_workers=options.workers,
+        torch_compile=options.peer_compile,
         batch_sampler=GroupedByLength if options.peer_grouped else BatchSamplers.BATCH_SAMPLER,
     )  # fmt: skip
     texts = {"question": rows.questions, "document": rows.documents, "label": rows.labels}
@@ -155,7 +160,7 @@ def main() -> None:
             train = train_ours if options.side == "ours" else train_peer
             with contextlib.redirect_stdout(None):
                 train(weights, rows, options, folder, None)
-            print(peak_memory())
+            print(torch.cuda.max_memory_allocated() if options.device == "cuda" else peak_memory())
             return
         _compare(options, weights, rows, folder)
 
@@ -166,22 +171,26 @@ def _compare(options: argparse.Namespace, weights: Path, rows: Rows, folder: Pat
         side: partial(loop, weights, rows, options, folder)
         for side, loop in (("peer", train_peer), ("ours", train_ours))
     }
-    turns = Turns(sides, options.steps)
+    block = 10 if options.device == "cuda" else 1  # a device that is waited for at every step idles
+    turns = Turns(sides, options.steps // block, block)
     with contextlib.redirect_stdout(io.StringIO()):  # the peer prints its log
         peer_losses, ours = turns.run().values()
-    gap = max(abs(a - b) for a, b in zip(ours.losses, peer_losses, strict=True))
+    gap = max(abs(float(a) - float(b)) for a, b in zip(ours.losses, peer_losses, strict=True))
     if options.precision == "fp32" and gap >= GATE and not options.peer_grouped:  # those are other batches
         raise SystemExit(f"the losses of a step differ by {gap:.1e}, at most {GATE:.0e} is allowed: no figure counts")
     lengths = ours.lengths[options.warm_up :]
-    figures = compare(turns.clocks["peer"], turns.clocks["ours"], options.warm_up)
-    seconds = sum(turns.clocks["ours"].wall[options.warm_up :])
+    warm_up = options.warm_up // block
+    figures = compare(turns.clocks["peer"], turns.clocks["ours"], warm_up, block)
+    seconds = sum(turns.clocks["ours"].wall[warm_up:])
     flops = sum(operations(weights, one, passes=3) for one in lengths)
-    best = "".join(f", peer {how}" for how in ("compile", "grouped") if getattr(options, f"peer_{how}"))
+    named = {"peer_compile": "peer compiled", "peer_grouped": "peer grouped", "graph": "graph", "compile": "compiled"}
+    how = "".join(f", {words}" for option, words in named.items() if getattr(options, option))
+    how = f", {options.device}{how}" if options.device != "cpu" else how
     record(
-        f"train-{options.batch}{best}", options.model, options.precision,
+        f"train-{options.batch}{how}", options.model, options.precision,
         {
             **asdict(figures), "unit": f"step of {options.batch} pairs", "gap": gap, "text": rows.source.kind,
-            **rates(weights, options.precision, sum(int(one.sum()) for one in lengths), flops, seconds),
+            **rates(weights, options.precision, sum(int(one.sum()) for one in lengths), flops, seconds, options.device),
             "padded_over_real": _padding(lengths),
         },
         machine(), options.dry,
@@ -199,6 +208,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--warm-up", type=int, default=4, help="steps that no figure counts")
     parser.add_argument("--accumulate", type=int, default=1, help="micro-batches a step, ours only")
     parser.add_argument("--recompute", action="store_true", help="activation checkpointing, ours only")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--workers", type=int, default=0, help="processes that fetch and collate, on either side")
+    parser.add_argument("--graph", action="store_true", help="replay our step as a CUDA graph")
+    parser.add_argument("--compile", action="store_true", help="torch.compile for ours")
     parser.add_argument("--peer-compile", action="store_true", help="torch.compile for the peer")
     parser.add_argument("--peer-grouped", action="store_true", help="batches of similar length for the peer")
     return parser.parse_args()

@@ -72,6 +72,16 @@ def _loop(name, steps, fails_at=None):
     return loop
 
 
+def test_turns_can_be_of_several_steps_which_the_figures_are_divided_by():
+    steps = []
+    turns = Turns({name: _loop(name, steps) for name in ("peer", "ours")}, 1, block=3)
+    turns.run()
+    assert steps == ["peer"] * 3 + ["ours"] * 3
+    assert len(turns.clocks["ours"].wall) == 1
+    figures = compare(_clock(100, 3), _clock(1, 1.5), warm_up=1, block=3)
+    assert (figures.peer_median, figures.ours_median, figures.ratio) == (1, 0.5, 2)
+
+
 def test_two_loops_take_turns_in_alternating_order():
     steps = []
     turns = Turns({name: _loop(name, steps) for name in ("peer", "ours")}, 3)
@@ -102,7 +112,8 @@ def test_generated_texts_have_the_lengths_of_gooaq():
 def test_both_sides_train_on_the_same_batches(weights, precision, recorded, tmp_path):
     options = argparse.Namespace(
         model="tiny", batch=8, precision=precision, steps=20, warm_up=4, threads=1, accumulate=1, recompute=False,
-        peer_compile=False, peer_grouped=False, side="both", dry=True,
+        peer_compile=False, peer_grouped=False, side="both", dry=True, device="cpu", workers=0, graph=False,
+        compile=False,
     )  # fmt: skip
     encoder = train.Pretrained(str(weights), max_length=inputs.MAX_LENGTH).encoder()
     rows = inputs.labelled_rows(60, encoder, tmp_path / "cache")
@@ -120,7 +131,7 @@ def test_the_gate_of_training_is_shut_when_losses_differ(weights, monkeypatch, r
 
     monkeypatch.setattr(train, "train_peer", peer)
     monkeypatch.setattr(train, "train_ours", lambda *_: argparse.Namespace(losses=[0.5, 0.5001]))
-    options = argparse.Namespace(steps=0, precision="fp32", peer_grouped=False)
+    options = argparse.Namespace(steps=0, precision="fp32", peer_grouped=False, device="cpu")
     with pytest.raises(SystemExit, match=r"differ by 1\.0e-04, at most 1e-05 is allowed: no figure counts"):
         train._compare(options, weights, None, tmp_path)
     assert not recorded

@@ -55,6 +55,22 @@ def test_without_evaluation_the_last_weights_are_exported(build):
     assert (result.export / "model.safetensors").is_file()
 
 
+def test_a_graph_that_cannot_be_is_left_out_and_the_training_is_the_same(build, tmp_path, caplog):
+    from safetensors.torch import load_file
+
+    weights = []
+    for overrides in ([], ["trainer.cuda_graph=true", "trainer.compile=true", "trainer.bucket_tokens=32"]):
+        folder = f"run_dir={tmp_path / str(len(weights))}"
+        result = execute(
+            build("~callbacks.evaluation", "data.max_steps=4", "trainer.precision=32-true", folder, *overrides)
+        )
+        weights.append(load_file(result.export / "model.safetensors"))
+    assert "CUDA graph: asked for and not used" in caplog.text
+    assert "torch.compile: asked for and not used" in caplog.text
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, atol=1e-5, rtol=0)
+
+
 def test_accumulated_steps_are_the_same_training(build, tmp_path):
     from safetensors.torch import load_file
 

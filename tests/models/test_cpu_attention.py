@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from crossrank.models import cpu_attention as module
-from crossrank.models.cpu_attention import cpu_attention, rotate
+from crossrank.models.cpu_attention import TURNED_AT_ONCE, cpu_attention, rotate, turn
 
 LENGTHS = (1, 7, 40, 9, 9, 8, 33)
 HEADS, WIDTH, HALF_WINDOW, SCALE = 2, 16, 8, 0.3
@@ -147,3 +147,17 @@ def test_a_rotation_turns_pairs_of_coordinates_and_keeps_the_dtype():
     quarter = rotate(x, torch.zeros(1, 4), torch.ones(1, 4))
     assert quarter.tolist() == [[[-3, -4, 1, 2]]]
     assert quarter.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_turning_by_blocks_is_rotating(dtype, in_place):
+    generator = torch.Generator().manual_seed(3)
+    tokens = 2 * TURNED_AT_ONCE + 5
+    joint = torch.randn(tokens, 3, 2, 8, generator=generator).to(dtype)
+    angle = torch.randn(tokens, 4, generator=generator).repeat(1, 2)  # both halves alike
+    x, cos, sin = joint[:, :-1], angle.cos(), angle.sin()
+    expected, values = rotate(x, cos, sin), joint[:, -1].clone()
+    turned = turn(x, cos, sin, out=x if in_place else torch.empty_like(x))
+    torch.testing.assert_close(turned, expected, atol=1e-6 if dtype == torch.float32 else 2e-2, rtol=0)
+    assert torch.equal(joint[:, -1], values)

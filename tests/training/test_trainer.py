@@ -14,6 +14,7 @@ from crossrank.models.backbones import RandomInit
 from crossrank.training.module import RerankerModule
 from crossrank.training.optim import LinearWarmup
 from crossrank.training.trainer import AtomicCheckpointIO, TrainerSpec
+from crossrank.training.whole_step import StepMode
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -36,6 +37,26 @@ def _fit(encoder, folder, callbacks, precision="32-true", steps=3):
 def test_counts_below_one_are_refused(fields):
     with pytest.raises(ValueError, match="must be at least 1, got"):
         TrainerSpec(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"bucket_tokens": 4}, "bucket_tokens counts tokens and must be at least 8, got 4"),
+        ({"cuda_graph": True, "accumulate_grad_batches": 2}, "they need accumulate_grad_batches=1.*got 2 and 1"),
+        ({"compile": True, "devices": 2}, "and devices=1, got 1 and 2"),
+    ],
+)
+def test_a_whole_step_that_cannot_be_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        TrainerSpec("cpu", **fields)
+
+
+def test_a_step_is_whole_where_asked_for_and_few_shapes_are_for_graphs():
+    plain, compiled, graph = TrainerSpec("cpu"), TrainerSpec("cpu", compile=True), TrainerSpec("cpu", cuda_graph=True)
+    assert (plain.step_mode, plain.multiple) == (None, None)
+    assert (compiled.step_mode, compiled.multiple) == (StepMode(False, True), None)
+    assert (graph.step_mode, graph.multiple) == (StepMode(True, False), 128)
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 KEPT_UP_TO = 512  # tokens of a sequence whose attention weights are kept for the backward pass, not computed again
+TURNED_AT_ONCE = 128  # tokens
 
 _kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 
@@ -52,6 +53,23 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat(
         [turned[..., :half] - right * sin[..., :half], turned[..., half:] + left * sin[..., half:]], dim=-1
     ).to(x.dtype)
+
+
+def turn(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> Tensor:
+    """Write what `rotate` returns of x [tokens, parts, heads, width] to `out`, which may be x; no gradient sees it.
+
+    It goes by blocks of tokens whose float32 values stay in the processor's cache.
+    """
+    half = x.shape[-1] // 2
+    angles = (angle[:, None, None, :half] for angle in (cos, sin))
+    for block, target, c, s in zip(*(torch.split(y, TURNED_AT_ONCE) for y in (x, out, *angles)), strict=True):
+        left, right = block.float().chunk(2, dim=-1)
+        turned = torch.empty_like(block, dtype=torch.float32, memory_format=torch.contiguous_format)
+        into_left, into_right = turned.chunk(2, dim=-1)
+        torch.mul(left, c, out=into_left).addcmul_(right, s, value=-1)
+        torch.mul(right, c, out=into_right).addcmul_(left, s)
+        target.copy_(turned)
+    return out
 
 
 class _Attention(torch.autograd.Function):
@@ -101,13 +119,16 @@ class _Attention(torch.autograd.Function):
             dq.copy_(torch.bmm(d_scores, k))
             dk.copy_(torch.bmm(d_scores.transpose(1, 2), q))
         if turned is not None:
-            d_joint[:, :-1] = rotate(d_joint[:, :-1], cos, -sin)
+            turn(d_joint[:, :-1], cos, -sin, out=d_joint[:, :-1])
         return d_joint.to(joint.dtype), d_first, None, None, None, None, None
 
 
 def _turned(joint: Tensor, cos: Tensor | None, sin: Tensor | None) -> Tensor | None:
     """Return joint without its values, rotated, or None where nothing rotates."""
-    return None if cos is None or sin is None else rotate(joint[:, :-1], cos, sin)
+    if cos is None or sin is None:
+        return None
+    x = joint[:, :-1]
+    return turn(x, cos, sin, out=torch.empty_like(x, memory_format=torch.contiguous_format))
 
 
 def _columns(joint: Tensor, turned: Tensor | None, first: Tensor | None) -> list[Tensor]:
