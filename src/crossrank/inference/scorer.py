@@ -11,7 +11,8 @@ from crossrank.data.tokens import PairEncoder, TokenIds
 from crossrank.models.cross_encoder import CrossEncoder
 from crossrank.models.linear import prepared_weights
 
-TOKENS_ON_CPU, TOKENS_ON_GPU = 4096, 32768
+TOKENS_ON_CPU, TOKENS_ON_GPU = 2048, 32768
+HALF_AS_WIDE = 2  # times the tokens in bfloat16, on the CPU: 12 % faster there, and no more memory than float32
 
 
 class PairScorer:
@@ -19,8 +20,8 @@ class PairScorer:
 
     A text is tokenised once in the scorer's life, so an evaluation that comes back every N steps pays for it once.
     Batches hold at most `tokens_per_batch` tokens (or one pair that is longer) of pairs of similar length, by default
-    as many as suit the model's device; no score depends on which pairs are scored together, but for rounding. Equal
-    pairs are scored once, so that their scores are equal to the last bit.
+    as many as suit the model's device and dtype; no score depends on which pairs are scored together, but for
+    rounding. Equal pairs are scored once, so that their scores are equal to the last bit.
     """
 
     def __init__(
@@ -34,7 +35,8 @@ class PairScorer:
             raise ValueError(f"tokens_per_batch must be at least 1, got {tokens_per_batch}")
         self.model, self.encoder, self.autocast = model, encoder, autocast
         on_cpu = next(model.parameters()).device.type == "cpu"
-        self.tokens_per_batch = tokens_per_batch or (TOKENS_ON_CPU if on_cpu else TOKENS_ON_GPU)
+        suited = TOKENS_ON_CPU * (HALF_AS_WIDE if autocast else 1) if on_cpu else TOKENS_ON_GPU
+        self.tokens_per_batch = tokens_per_batch or suited
         self._tokens: dict[str, TokenIds] = {}
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> npt.NDArray[np.float32]:
