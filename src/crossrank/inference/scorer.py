@@ -11,8 +11,8 @@ from crossrank.data.tokens import PairEncoder, TokenIds
 from crossrank.models.cross_encoder import CrossEncoder
 from crossrank.models.linear import prepared_weights
 
-TOKENS_ON_CPU, TOKENS_ON_GPU = 2048, 32768
-HALF_AS_WIDE = 2  # times the tokens in bfloat16, on the CPU: 12 % faster there, and no more memory than float32
+TOKENS_ON_GPU = 32768
+TOKENS_ON_CPU, TOKENS_IN_AUTOCAST = 2048, 4096  # bfloat16 is 12 % faster with 4096, float32 as fast with either
 
 
 class PairScorer:
@@ -35,7 +35,7 @@ class PairScorer:
             raise ValueError(f"tokens_per_batch must be at least 1, got {tokens_per_batch}")
         self.model, self.encoder, self.autocast = model, encoder, autocast
         on_cpu = next(model.parameters()).device.type == "cpu"
-        suited = TOKENS_ON_CPU * (HALF_AS_WIDE if autocast else 1) if on_cpu else TOKENS_ON_GPU
+        suited = (TOKENS_IN_AUTOCAST if autocast else TOKENS_ON_CPU) if on_cpu else TOKENS_ON_GPU
         self.tokens_per_batch = tokens_per_batch or suited
         self._tokens: dict[str, TokenIds] = {}
 

@@ -81,19 +81,19 @@ class WholeStep:
         shape = (len(batch.input_ids), batch.longest, len(batch))
         self.model.computed_tokens = shape[0]  # a replay runs no Python
         if not self.graphs:
-            return self._run(batch.to(self._device, non_blocking=True))
+            return self._run(batch)
         if shape not in self._met:
             self._met.add(shape)
             return self._warm_up(batch)
         if shape not in self._captured and not self._capture(shape, batch):
-            return self._run(batch.to(self._device, non_blocking=True))
+            return self._run(batch)
         captured = self._captured[shape]
         _copy(batch, captured.inputs)
         captured.graph.replay()
         return captured.loss.clone()
 
     def _run(self, batch: PairBatch) -> Tensor:
-        kind = self._device.type
+        batch, kind = batch.to(self._device, non_blocking=True), self._device.type
         with torch.autocast(kind, enabled=False):  # Lightning's stands around all of it
             # without the cache: a cast weight that a graph made is no one else's
             with torch.autocast(kind, dtype=self.autocast, enabled=self.autocast is not None, cache_enabled=False):
@@ -110,7 +110,7 @@ class WholeStep:
         current, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(current)
         with torch.cuda.stream(side):
-            loss = self._run(batch.to(self._device, non_blocking=True))
+            loss = self._run(batch)
         current.wait_stream(side)
         return loss
 
