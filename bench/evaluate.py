@@ -26,7 +26,8 @@ from bench.inputs import (
 )
 from bench.measure import Clock, compare, machine, peak_memory
 from bench.table import record
-from crossrank.evaluation.collection import Collection, bm25_run
+from crossrank.evaluation.collection import Collection
+from crossrank.evaluation.formats import bm25_run
 from crossrank.evaluation.reranking import RerankingTask, evaluate_tasks
 from crossrank.inference.scorer import PairScorer
 from crossrank.models.backbones import Pretrained
@@ -40,7 +41,7 @@ def tasks(queries: int, dev: int, text: str) -> list[RerankingTask]:
     folders = [SHARED / name for name in COLLECTIONS]
     made = [_from_pairs("dev", dev, 30, False, text)]
     if text != "generated" and all(folder.is_dir() for folder in folders):
-        read = Collection([str(folder) for folder in folders])._tasks
+        read = Collection([str(folder) for folder in folders]).tasks
         return [*(_first(task, queries) for task in read), *made]
     return [*(_from_pairs(f"generated-{i}", queries, 100, True, text) for i in range(3)), *made]
 
@@ -54,10 +55,7 @@ def _from_pairs(name: str, queries: int, depth: int, always: bool, text: str) ->
     asked = {str(i): pairs.questions[i] for i in range(queries)}
     corpus = {str(i): text for i, text in enumerate(pairs.answers)}
     ranked = bm25_run(asked, corpus, depth)
-    return RerankingTask(
-        name, asked, {q: [corpus[d] for d in ids] for q, ids in ranked.items()}, {q: [corpus[q]] for q in asked},
-        always_rerank_positives=always,
-    )  # fmt: skip
+    return RerankingTask(name, asked, corpus, ranked, {q: {q: 1} for q in asked}, always_rerank_positives=always)
 
 
 class _PeersEvaluation:
@@ -67,7 +65,11 @@ class _PeersEvaluation:
         self.evaluators = {
             task.name: CrossEncoderRerankingEvaluator(
                 [
-                    {"query": text, "positive": list(task.positives[q]), "documents": list(task.candidates[q])}
+                    {
+                        "query": text,
+                        "positive": [task.documents[d] for d in task.qrels[q]],
+                        "documents": [task.documents[d] for d in task.candidates[q]],
+                    }
                     for q, text in task.queries.items()
                 ],
                 at_k=task.at_k, always_rerank_positives=task.always_rerank_positives, batch_size=batch,
@@ -116,8 +118,7 @@ def main() -> None:
 
 def _record(options, weights: Path, work: list[RerankingTask], clocks: dict[str, Clock], gap: float, scorer) -> None:
     kind = "nano" if any(task.name in COLLECTIONS for task in work) else "generated"
-    lists = [(task, q, task._list(q)) for task in work for q in task.queries]
-    pairs = [(task.queries[q], text) for task, q, (texts, good) in lists if any(good) for text in texts]
+    pairs = [pair for task in work for pair in task.pairs]
     lengths, seconds = pair_lengths(scorer.encoder, pairs), sum(clocks["ours"].wall) / options.rounds
     flops = operations(weights, lengths, passes=1)
     record(

@@ -45,8 +45,10 @@ def _run(cfg: DictConfig) -> None:
     OmegaConf.save(cfg, run.run_dir / "config.yaml", resolve=True)
     result = execute(run)
     if result.rows:
-        Console(width=None if sys.stdout.isatty() else 140).print(as_table(result.rows))
-    print(f"best step {result.best_step}, {result.seconds / 60:.1f} minutes; gains are over the first stage")
+        Console(width=None if sys.stdout.isatty() else 150).print(as_table(result.rows))
+    print(f"best step {result.best_step}, {result.seconds / 60:.1f} minutes")
+    if result.rows:
+        print("brackets hold 95 % intervals; gains are over the first stage; the report says where it fails")
     print(f"model    {result.export}")
     print(f"metrics  {run.run_dir}/metrics.jsonl, {run.run_dir}/evaluations/, {run.run_dir}/report.md")
     print(f"log      {run.run_dir}/{HydraConfig.get().job.name}.log")

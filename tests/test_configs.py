@@ -19,7 +19,7 @@ CONF = ROOT / "conf"
 FILES = sorted(file.relative_to(CONF) for file in CONF.rglob("*.yaml"))
 ROOTS = [file.stem for file in FILES if len(file.parts) == 1]
 CHOICES = [(file.parts[0], file.stem) for file in FILES if len(file.parts) == 2]
-SPECIAL = ("experiment", "sweep")
+SPECIAL = ("experiment", "sweep", "protocol")
 COMPONENT_CHOICES = [(group, choice) for group, choice in CHOICES if group not in SPECIAL]
 EXPERIMENTS = [choice for group, choice in CHOICES if group == "experiment"]
 SWEEPS = [choice for group, choice in CHOICES if group == "sweep"]
@@ -93,6 +93,15 @@ def test_choice_passes_the_gate(group, choice):
 def test_experiment_passes_the_gate_and_is_called_after_its_file(name):
     run = build_training_run(composed(f"experiment={name}", "run_dir=nowhere"))
     assert run.name == name
+
+
+@pytest.mark.parametrize("protocol", [choice for group, choice in CHOICES if group == "protocol"])
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_one_switch_chooses_the_protocol_of_evaluators_and_monitor(name, protocol):
+    run = build_training_run(composed(f"experiment={name}", f"protocol={protocol}", "run_dir=nowhere"))
+    assert {evaluator.protocol for evaluator in run.evaluation.evaluators.values()} == {protocol}
+    assert run.evaluation.monitor in produced_keys(run.evaluation.evaluators)
+    assert ("trec_" in run.evaluation.monitor) == (protocol == "trec")
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

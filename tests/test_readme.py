@@ -9,7 +9,7 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from crossrank.config import RerankConfig, build_training_run, validate
+from crossrank.config import RerankConfig, RunConfig, build_training_run, validate
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
@@ -45,7 +45,7 @@ def test_each_program_call_composes_and_passes_the_gate(command, tmp_path):
         if "FILE" not in command:
             build_training_run(cfg)
         else:
-            validate(cfg)
+            validate(cfg, RunConfig)
     else:
         validate(cfg, RerankConfig)
 

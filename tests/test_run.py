@@ -43,7 +43,7 @@ def test_the_best_step_is_kept_reported_and_exported(build):
     assert sorted(values) == [0, 1, 2, 3, 4, 5]
     assert result.best_step == max(sorted(trained), key=trained.get)
     ndcg = next(row for row in result.rows if row.metric == "ndcg@10")
-    assert (ndcg.before, ndcg.after) == pytest.approx((values[0], values[result.best_step]))
+    assert (ndcg.before.mean, ndcg.after.mean) == pytest.approx((values[0], values[result.best_step]))
     best = torch.load(run.run_dir / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     exported = load_file(result.export / "model.safetensors")
     assert all(torch.equal(best[f"model.classifier.{name}"], tensor) for name, tensor in exported.items())
@@ -53,6 +53,12 @@ def test_without_evaluation_the_last_weights_are_exported(build):
     result = execute(build("~callbacks.evaluation", "data.max_steps=2"))
     assert (result.best_step, result.rows) == (2, [])
     assert (result.export / "model.safetensors").is_file()
+
+
+def test_under_trec_the_run_is_judged_by_trec_alone(build):
+    result = execute(build("protocol=trec", "data.max_steps=3"))
+    assert {row.metric for row in result.rows} == {"trec_map", "trec_mrr@10", "trec_ndcg@10"}
+    assert "Protocol st" not in (result.run_dir / "report.md").read_text()
 
 
 def test_a_graph_that_cannot_be_is_left_out_and_the_training_is_the_same(build, tmp_path, caplog):

@@ -1,5 +1,6 @@
 import gzip
 import json
+import math
 import shutil
 import time
 
@@ -19,9 +20,10 @@ def test_a_run_leaves_everything_a_person_looks_for(smoke_run):
 
 
 def test_a_run_ends_with_a_table_and_the_command_to_use_the_model(smoke_run):
-    last = smoke_run.output.splitlines()[-5:]
+    last = smoke_run.output.splitlines()[-6:]
     assert "first stage" in smoke_run.output
     assert "95 % interval" in smoke_run.output
+    assert "protocol st: as sentence-transformers" in smoke_run.output
     assert f"python -m src.rerank reranker={smoke_run.folder / 'export'}" in last[-1]
     assert "Traceback" not in smoke_run.output
 
@@ -42,6 +44,24 @@ def test_the_report_holds_the_same_numbers_as_the_evaluations(smoke_run):
     assert best["value"].mean() == pytest.approx(run.result["best_value"])
 
 
+def test_the_report_names_both_protocols_and_says_how_far_and_where(smoke_run):
+    page = (smoke_run.folder / "report.md").read_text()
+    for part in ("Protocol st: ", "Protocol trec: ", "## First stage", "## Calibration", "## Where it fails: ndcg@10"):
+        assert part in page
+    run = RunFolder(smoke_run.folder)
+    assert len(run.queries) == 20
+    assert set(run.scores(3)["document_id"]) <= set(run.documents["document_id"])
+
+
+def test_the_export_holds_what_makes_probabilities_of_its_scores(smoke_run):
+    """Fitted on what the best step scored; the shift is ln(pos_weight), 5 in the recipe."""
+    from crossrank.evaluation.calibration import Calibration
+
+    content = json.loads((smoke_run.folder / "export" / "calibration.json").read_text())
+    assert content["fitted_on"] == "held_out"
+    assert Calibration.from_dict(content["calibration"]).shift == pytest.approx(math.log(5))
+
+
 def test_the_exported_model_scores_as_the_best_step_did(smoke_run):
     """The evaluation's own rows, made again by sentence-transformers from the exported folder."""
     from hydra import compose, initialize_config_dir
@@ -52,9 +72,13 @@ def test_the_exported_model_scores_as_the_best_step_did(smoke_run):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", ["experiment=smoke", f"cache_dir={smoke_run.cache}", "run_dir=nowhere"])
     evaluator = build_training_run(cfg).evaluation.evaluators["held_out"]
-    task = evaluator._task
+    (task,) = evaluator.tasks
     samples = [
-        {"query": task.queries[q], "positive": list(task.positives[q]), "documents": list(task.candidates[q])}
+        {
+            "query": task.queries[q],
+            "positive": [task.documents[d] for d in task.qrels[q]],
+            "documents": [task.documents[d] for d in task.candidates[q]],
+        }
         for q in task.queries
     ]
     peer = CrossEncoderRerankingEvaluator(samples, always_rerank_positives=False, write_csv=False)

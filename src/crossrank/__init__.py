@@ -1,5 +1,5 @@
 """Train and use cross-encoder rerankers."""
 
-from crossrank.errors import AssetError, CacheError, ConfigError, CrossrankError, DataError, ModelError
+from crossrank.errors import AssetError, CacheError, ConfigError, CrossrankError, DataError, ModelError, TrainingError
 
-__all__ = ["AssetError", "CacheError", "ConfigError", "CrossrankError", "DataError", "ModelError"]
+__all__ = ["AssetError", "CacheError", "ConfigError", "CrossrankError", "DataError", "ModelError", "TrainingError"]

@@ -1,38 +1,33 @@
 """The gate: refuse a bad config before any compute is spent, and name everything that is wrong with it.
 
-The constructors are the schema: each `_target_` node is checked against the signature and the types of what it names;
-ranges are checked by the constructor that owns the value; rules across components are one function each, in `RULES`.
+Here stand the keys at the root of each program's config; rules across components are one function each, in `RULES`.
 """
 
 import difflib
-import inspect
-import pkgutil
-import re
-import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import hydra
 import torch
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, PydanticSchemaGenerationError, TypeAdapter, ValidationError
-from pydantic_core import SchemaError
+from omegaconf import DictConfig
+from pydantic import BaseModel, ConfigDict, Field
 
+from crossrank.analysis.report import CalibrationMethod
 from crossrank.callbacks.evaluation import PeriodicEvaluation
 from crossrank.errors import ConfigError
-from crossrank.evaluation import produced_keys
+from crossrank.evaluation import Evaluator, Protocols, metric_names, produced_keys
+from crossrank.gate import Component, Node, build, examine, validate
 from crossrank.run import TrainingRun
 
-Node = Mapping[str, Any]
-
-
-class Component(BaseModel):
-    """A node that is built; the constructor which it names says what else stands in it."""
-
-    model_config = ConfigDict(extra="allow")
-    target: str = Field(alias="_target_")
+__all__ = [
+    "CompareConfig",
+    "EvaluateConfig",
+    "RerankConfig",
+    "RunConfig",
+    "build_evaluation",
+    "build_training_run",
+    "validate",
+]
 
 
 class RunConfig(BaseModel):
@@ -43,7 +38,10 @@ class RunConfig(BaseModel):
     seed: int
     run_dir: str
     cache_dir: str
+    protocol: str
+    main_metric: str
     monitor: str
+    calibration: CalibrationMethod
     source: Component
     miner: Component
     policy: Component
@@ -69,6 +67,46 @@ class RerankConfig(BaseModel):
     top_k: int = Field(ge=1)
 
 
+class CompareConfig(BaseModel):
+    """The keys of conf/compare.yaml."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    systems: list[str]
+    names: list[str] | None
+    metrics: list[str] | None
+    pairs: Literal["all", "baseline"]
+    qrels: str | None
+    at_k: int = Field(ge=1)
+    relevant_from: int = Field(ge=1)
+    common_only: bool
+    output: str | None
+    confidence: float = Field(gt=0, lt=1)
+    resamples: int = Field(ge=1)
+    seed: int = Field(ge=0)
+
+
+class EvaluateConfig(BaseModel):
+    """The keys of conf/evaluate.yaml."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    name: str
+    reranker: str
+    max_length: int | None = Field(ge=8)
+    tokens_per_batch: int | None = Field(ge=1)
+    precision: Literal["fp32", "bf16"]
+    budget: bool
+    depths: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
+    lengths: Annotated[list[Annotated[int, Field(ge=8)]], Field(min_length=1)] | None
+    latency_queries: int = Field(ge=1)
+    run_dir: str
+    cache_dir: str
+    protocol: Protocols
+    main_metric: str
+    source: Component
+    miner: Component
+    evaluators: dict[str, Component] = Field(min_length=1)
+
+
 COMPONENTS = ("source", "miner", "policy", "data", "model", "loss", "optimizer", "schedule", "trainer")
 
 
@@ -79,139 +117,36 @@ def build_training_run(cfg: DictConfig) -> TrainingRun:
         ConfigError: lists every unknown key, missing or badly typed value, value out of range and impossible
             combination.
     """
-    raw, tree, problems = _examine(cfg, RunConfig)
-    parts: dict[str, Any] = {name: _build(name, tree.get(name), raw, problems) for name in COMPONENTS}
+    raw, tree, problems = examine(cfg, RunConfig)
+    parts: dict[str, Any] = {name: build(name, tree.get(name), raw, problems) for name in COMPONENTS}
     for group in ("callbacks", "logger"):
         nodes = tree[group] if isinstance(tree.get(group), Mapping) else {}
-        parts[group] = {key: _build(f"{group}.{key}", node, raw, problems) for key, node in nodes.items()}
+        parts[group] = {key: build(f"{group}.{key}", node, raw, problems) for key, node in nodes.items()}
     for rule, needed in RULES.items():
         if all(parts[name] is not None for name in needed):
             problems += rule(parts)
     if problems:
         raise ConfigError(problems)
     parts |= {"loggers": parts.pop("logger"), "run_dir": Path(tree["run_dir"]), "cache_dir": Path(tree["cache_dir"])}
-    return TrainingRun(name=tree["name"], seed=tree["seed"], **parts)
+    return TrainingRun(name=tree["name"], seed=tree["seed"], calibration=tree["calibration"], **parts)
 
 
-def validate(cfg: DictConfig, schema: type[BaseModel] = RunConfig) -> None:
-    """Check a config's keys, types and missing values against its components' constructors.
+def build_evaluation(cfg: DictConfig) -> tuple[EvaluateConfig, dict[str, Evaluator]]:
+    """Check the config of an evaluation outside training and build its evaluators.
 
     Raises:
-        ConfigError: lists every problem by its full path.
+        ConfigError: lists everything that is wrong, as `build_training_run` does.
     """
-    if problems := _examine(cfg, schema)[2]:
+    raw, tree, problems = examine(cfg, EvaluateConfig)
+    nodes = tree["evaluators"] if isinstance(tree.get("evaluators"), Mapping) else {}
+    evaluators = {key: build(f"evaluators.{key}", node, raw, problems) for key, node in nodes.items()}
+    for key, evaluator in evaluators.items():
+        produced = metric_names(evaluator.at_k, evaluator.protocol) if evaluator is not None else ()
+        if produced and tree["main_metric"] not in produced:
+            problems.append(f"main_metric: evaluators.{key} has no {tree['main_metric']!r} but {', '.join(produced)}")
+    if problems:
         raise ConfigError(problems)
-
-
-def _examine(cfg: DictConfig, schema: type[BaseModel]) -> tuple[Node, Node, list[str]]:
-    """Return the config as plain containers, as written and resolved, and everything that is wrong with its shape."""
-    problems: list[str] = []
-    try:
-        problems += [_missing(path) for path in sorted(OmegaConf.missing_keys(cfg))]
-        tree: Any = OmegaConf.to_container(cfg, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError([*problems, f"{error.full_key}: {str(error).splitlines()[0]}"]) from error
-    raw: Any = OmegaConf.to_container(cfg, resolve=False)
-    for path, node in _components(raw, tree):
-        problems += _check_component(path, node)
-    try:
-        schema.model_validate(tree)
-    except ValidationError as error:
-        for e in error.errors():
-            path = ".".join(map(str, e["loc"]))
-            known = {"missing": _missing(path), "extra_forbidden": _unknown_key(path, list(schema.model_fields))}
-            problems.append(known.get(e["type"], f"{path}: {e['msg']}"))
-    return raw, tree, list(dict.fromkeys(problems))
-
-
-def _components(raw: Any, tree: Any, path: str = "") -> Iterator[tuple[str, Node]]:
-    """Walk the nodes with a `_target_`; what an interpolation points to is checked where it stands itself."""
-    if isinstance(raw, Mapping) and isinstance(tree, Mapping):
-        if "_target_" in tree:
-            yield path, tree
-        for key, child in raw.items():
-            yield from _components(child, tree[key], f"{path}.{key}".lstrip("."))
-    elif isinstance(raw, list) and isinstance(tree, list):
-        for i, child in enumerate(raw):
-            yield from _components(child, tree[i], f"{path}[{i}]")
-
-
-def _check_component(path: str, node: Node) -> Iterator[str]:
-    try:
-        target = pkgutil.resolve_name(node["_target_"])
-    except Exception:  # importing may raise anything; whatever it is, there is no such thing
-        yield f"{path}._target_: nothing can be imported as {node['_target_']!r}"
-        return
-    parameters = inspect.signature(target).parameters
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    given = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
-    for key, value in given.items():
-        if key not in parameters and not open_ended:
-            yield _unknown_key(f"{path}.{key}", list(parameters))
-        elif key in hints and value != "???" and not _holds_components(value):
-            yield from _check_value(f"{path}.{key}", value, hints[key])
-    if not node.get("_partial_"):  # a partial gets the rest of its arguments when it is called
-        for name, p in parameters.items():
-            if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and name not in given:
-                yield _missing(f"{path}.{name}")
-
-
-def _holds_components(value: Any) -> bool:
-    """Whether a value is a component or a mapping of components: each is checked under its own path."""
-    return isinstance(value, Mapping) and ("_target_" in value or any(map(_holds_components, value.values())))
-
-
-def _check_value(path: str, value: Any, hint: Any) -> Iterator[str]:
-    try:
-        adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
-        adapter.validate_python(value, strict=not isinstance(value, list))
-    except ValidationError as error:
-        yield f"{path}: {value!r}: {error.errors()[0]['msg']}"
-    except PydanticSchemaGenerationError:
-        return  # not a type that can be checked: the constructor has to judge it
-    except SchemaError:  # a protocol, which only a component can fulfil
-        if value is not None:
-            yield f"{path}: {value!r}: a component is wanted here, a mapping with _target_"
-
-
-def _missing(path: str) -> str:
-    return f"{path}: required and missing; give it as {path}=..."
-
-
-def _unknown_key(path: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(path.rpartition(".")[2], known, n=1)
-    return f"{path}: no such key; " + (f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}")
-
-
-def _build(path: str, node: Any, raw: Node, problems: list[str]) -> Any:
-    """Construct one component; a value that its constructor refuses becomes a problem under the value's path."""
-    if _named(path, problems):
-        return None
-    try:
-        return hydra.utils.instantiate(node, _convert_="all")
-    except hydra.errors.InstantiationException as error:
-        inner = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)
-        where = _origin(raw, f"{path}.{inner[1]}" if inner else path)
-        if not _named(where, problems):
-            problems.append(f"{where}: {error.__cause__ or error}")
-    except MissingMandatoryValue:
-        pass  # already named, where it is missing
-    return None
-
-
-def _named(path: str, problems: list[str]) -> bool:
-    return any(problem.startswith((f"{path}:", f"{path}.", f"{path}[")) for problem in problems)
-
-
-def _origin(raw: Any, path: str) -> str:
-    """Follow interpolations such as `source: ${source}`, so that what is wrong is named where it stands."""
-    keys, node = path.split("."), raw
-    for i, key in enumerate(keys, start=1):
-        node = node.get(key) if isinstance(node, Mapping) else None
-        if isinstance(node, str) and (found := re.fullmatch(r"\$\{(\w[\w.]*)\}", node)):
-            return _origin(raw, ".".join([found[1], *keys[i:]]))
-    return path
+    return EvaluateConfig.model_validate(tree), evaluators
 
 
 def _monitor_is_produced(parts: Node) -> Iterator[str]:

@@ -5,7 +5,8 @@ CrossrankError
 ├── AssetError       a model or a data set could not be fetched
 ├── DataError        a file, a row or a collection is wrong; names file and row
 ├── CacheError       a cache could not be written
-└── ModelError       a backbone or a tokenizer cannot serve as a packed cross-encoder
+├── ModelError       a backbone or a tokenizer cannot serve as a packed cross-encoder
+└── TrainingError    a training is dead; says since when and where its last good checkpoint lies
 """
 
 from collections.abc import Sequence
@@ -39,3 +40,7 @@ class CacheError(CrossrankError, OSError):
 
 class ModelError(CrossrankError, ValueError):
     """A backbone or a tokenizer cannot serve as a packed cross-encoder."""
+
+
+class TrainingError(CrossrankError, RuntimeError):
+    """A training is dead, its loss or weights not finite or its scores collapsed, and was stopped."""

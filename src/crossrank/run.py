@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import Logger
 
+from crossrank.analysis.report import CalibrationMethod, calibrated, run_report
 from crossrank.analysis.runs import RunFolder
 from crossrank.analysis.summary import SummaryRow, as_markdown, summary
 from crossrank.callbacks.evaluation import PeriodicEvaluation
@@ -18,6 +19,7 @@ from crossrank.callbacks.step_rng import StepKeyedRNG
 from crossrank.data.datamodule import Batching, PairDataModule
 from crossrank.data.mining import Miner, Policy
 from crossrank.data.pairs import Source
+from crossrank.evaluation.calibration import Calibration
 from crossrank.hub import Asset, require
 from crossrank.losses import Loss
 from crossrank.models.backbones import Backbone
@@ -50,6 +52,7 @@ class TrainingRun:
     trainer: TrainerSpec
     callbacks: Mapping[str, pl.Callback] = field(default_factory=dict)
     loggers: Mapping[str, Callable[[], Logger]] = field(default_factory=dict)
+    calibration: CalibrationMethod = "platt"
 
     @property
     def evaluation(self) -> PeriodicEvaluation | None:
@@ -130,10 +133,25 @@ def _load_best(run: TrainingRun, module: RerankerModule, last_step: int) -> int:
 
 def _write_result(run: TrainingRun, result: Result, pairs: int) -> None:
     facts = {"name": run.name, "best_step": result.best_step, "export": "export", "seconds": round(result.seconds, 1)}
+    table, report = "Nothing was evaluated.", f"# {run.name}\n\nNothing was evaluated.\n"
     if run.evaluation:
-        facts |= {"monitor": run.evaluation.monitor, "best_value": run.evaluation.best_value}
+        monitor = run.evaluation.monitor
+        facts |= {"monitor": monitor, "best_value": run.evaluation.best_value}
+        folder = RunFolder(run.run_dir)
+        calibration = _calibrate(run, folder, result, monitor.split("/")[1])
+        table = as_markdown(result.rows)
+        report = run_report(folder, run.name, result.best_step, result.rows, monitor, calibration)
     (run.run_dir / "result.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    table = as_markdown(result.rows)
     write_card(result.export, run.name, result.best_step, pairs, run.model.assets()[0], table)
-    report = f"# {run.name}\n\nBest step: {result.best_step}. Gains are over the first stage.\n\n{table}\n"
     (run.run_dir / "report.md").write_text(report, encoding="utf-8")
+
+
+def _calibrate(run: TrainingRun, folder: RunFolder, result: Result, evaluator: str) -> Calibration:
+    """Fit on the scores of the set that chose the step, and write what was found beside the exported weights."""
+    scores = folder.scores(result.best_step)
+    found = calibrated(
+        scores[scores["evaluator"] == evaluator], float(getattr(run.loss, "pos_weight", 1.0)), run.calibration
+    )
+    content = {"calibration": found.to_dict(), "method": run.calibration, "fitted_on": evaluator}
+    (result.export / "calibration.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return found

@@ -14,6 +14,7 @@ from crossrank.callbacks.evaluation import PeriodicEvaluation
 from crossrank.callbacks.step_rng import StepKeyedRNG
 from crossrank.data.batch import collate
 from crossrank.evaluation import Evaluation
+from crossrank.evaluation.reranking import RerankingTask
 from crossrank.losses.bce import WeightedBCE
 from crossrank.models.backbones import RandomInit
 from crossrank.training.module import RerankerModule
@@ -31,8 +32,9 @@ PAIRS = [("what is it", "a thing"), ("what is it", "another thing altogether")]
 
 
 class Toy:
-    at_k = 10
+    at_k, protocol = 10, "st"
     datasets = ("a", "b")
+    tasks = (RerankingTask("a", {"q0": "what is it"}, {"d": "a thing"}, {"q0": ["d"]}, {"q0": {"d": 1}}),)
 
     def __init__(self, values=()):
         self.values, self.scores, self.calls = list(values), [], 0
@@ -51,7 +53,9 @@ class Toy:
         rows = [
             (dataset, f"q{i}", "ndcg@10", value + d, 0.25) for d, dataset in ((-0.1, "a"), (0.1, "b")) for i in (0, 1)
         ]
-        return Evaluation(pd.DataFrame(rows, columns=["dataset", "query_id", "metric", "value", "base_value"]))
+        rows = pd.DataFrame(rows, columns=["dataset", "query_id", "metric", "value", "base_value"]).assign(ceiling=1.0)
+        scores = pd.DataFrame({"dataset": "a", "query_id": "q0", "document_id": "d", "score": [0.5]})
+        return Evaluation(rows, scores)
 
 
 class Stream(pl.LightningDataModule):
@@ -103,7 +107,7 @@ def _same(a, b):
 
 
 def _steps(folder):
-    return [int(file.stem[5:11]) for file in sorted((folder / "evaluations").iterdir())]
+    return [int(file.stem[5:11]) for file in sorted((folder / "evaluations").glob("step=*"))]
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -150,8 +154,13 @@ def test_the_scores_are_those_of_the_weights_at_that_step(encoder, tmp_path):
 def test_per_query_rows_are_written_with_evaluator_and_step(encoder, tmp_path):
     callback = PeriodicEvaluation({"toy": Toy([0.5, 0.6]), "other": Toy([0.3, 0.4])}, MONITOR, str(tmp_path), 5)
     _fit(encoder, tmp_path, 2, [callback])
-    files = {file.name for file in (tmp_path / "evaluations").iterdir()}
-    assert files == {f"step={step:06d}-{name}.parquet" for step in (0, 2) for name in ("toy", "other")}
+    expected = {f"step={step:06d}-{name}.parquet" for step in (0, 2) for name in ("toy", "other")}
+    folder = tmp_path / "evaluations"
+    assert {file.name for file in folder.iterdir() if file.is_file()} == expected
+    assert {file.name for file in (folder / "scores").iterdir()} == expected
+    assert {file.name for file in (folder / "queries").iterdir()} == {"toy.parquet", "other.parquet"}
+    assert pd.read_parquet(folder / "documents" / "toy.parquet")["text"].tolist() == ["a thing"]
+    assert pd.read_parquet(folder / "scores" / "step=000002-toy.parquet")["score"].tolist() == [0.5]
     rows = pd.read_parquet(tmp_path / "evaluations" / "step=000002-toy.parquet")
     assert set(rows["evaluator"]) == {"toy"}
     assert set(rows["step"]) == {2}

@@ -153,6 +153,21 @@ def test_a_loss_that_is_not_a_number_is_not_averaged_away(encoder, tmp_path, mon
     assert lines[2]["train/loss"] is None  # null is how JSON writes NaN
 
 
+def test_what_an_evaluation_computes_is_no_padding_of_training(encoder, tmp_path, monkeypatch):
+    """It runs the same model between a step and this callback."""
+
+    class Scores(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            pl_module.model.computed_tokens = 10**6
+
+    fit = TrainerSpec.build
+    monkeypatch.setattr(
+        TrainerSpec, "build", lambda self, steps, callbacks, *rest: fit(self, steps, [Scores(), *callbacks], *rest)
+    )
+    lines, *_ = _fit(encoder, tmp_path, monkeypatch, 3, 1)
+    assert [line["train/padding_share"] for line in lines] == [0, 0, 0]
+
+
 def test_without_a_terminal_there_are_log_lines_and_no_bar(encoder, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
     lines, _, module = _fit(encoder, tmp_path, monkeypatch, 2, 1)
@@ -175,7 +190,7 @@ def test_nothing_waits_for_the_device_between_logs(monkeypatch):
     callback = Throughput(10)
     callback.on_train_start(trainer, module)
     module.last_loss = torch.zeros((), device="meta")
-    module.model.computed_tokens = 0
+    module.computed_tokens = 0
     empty = torch.zeros(0)
     batch = throughput_module.PairBatch(empty, empty, empty, empty, torch.zeros(3), empty, 0, 0)
     for step in range(2, 10):

@@ -6,11 +6,13 @@ from crossrank.data.batch import PairBatch, collate
 
 TEXTS = [("what is a cat", "an animal"), ("who", "nobody knows who it was"), ("", "x"), ("what is a cat", "y z")]
 
+RANKS = np.array([0, 3, 1, 0], np.uint8)
+
 
 @pytest.fixture
 def batch(encoder) -> PairBatch:
     pairs = [tuple(encoder.encode(list(pair))) for pair in TEXTS]
-    return collate(encoder, pairs, labels=np.array([1, 0, 0, 1], np.uint8), questions=[70, 4, 9, 70])
+    return collate(encoder, pairs, labels=np.array([1, 0, 0, 1], np.uint8), questions=[70, 4, 9, 70], ranks=RANKS)
 
 
 def test_each_pair_stands_between_its_offsets_as_the_tokenizer_encodes_it(encoder, batch):
@@ -30,7 +32,7 @@ def test_a_batch_counts_its_pairs_tokens_and_longest_pair(encoder, batch):
 
 def test_types_are_those_the_model_and_the_kernels_want(batch):
     wanted = {"offsets": torch.int32, "labels": torch.float32}
-    names = ("input_ids", "position_ids", "token_type_ids", "offsets", "labels", "query_index")
+    names = ("input_ids", "position_ids", "token_type_ids", "offsets", "labels", "query_index", "ranks")
     assert {name: getattr(batch, name).dtype for name in names} == {
         name: wanted.get(name, torch.int64) for name in names
     }
@@ -38,6 +40,7 @@ def test_types_are_those_the_model_and_the_kernels_want(batch):
 
 def test_pairs_of_one_question_share_a_number_counted_from_0(batch):
     assert batch.labels.tolist() == [1, 0, 0, 1]
+    assert batch.ranks.tolist() == RANKS.tolist()
     assert batch.query_index[0] == batch.query_index[3]
     assert sorted(set(batch.query_index.tolist())) == [0, 1, 2]
 
@@ -47,6 +50,8 @@ def test_labels_default_to_0_and_each_pair_to_its_own_question(encoder):
     batch = collate(encoder, pairs)
     assert batch.labels.tolist() == [0, 0, 0]
     assert batch.query_index.tolist() == [0, 1, 2]
+    assert batch.ranks is None
+    assert batch.to("meta").ranks is None
 
 
 def test_a_pair_longer_than_max_length_is_cut_to_it(encoder):
@@ -58,7 +63,7 @@ def test_moving_a_batch_keeps_everything_and_moves_every_tensor(batch):
     moved = batch.to("meta")
     assert (moved.longest, len(moved), moved.tokens) == (batch.longest, len(batch), batch.tokens)
     tensors = [value for value in vars(moved).values() if isinstance(value, torch.Tensor)]
-    assert len(tensors) == 6
+    assert len(tensors) == 7
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     same = batch.to("cpu")
     assert all(

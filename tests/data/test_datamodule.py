@@ -84,6 +84,14 @@ def test_pairs_of_a_batch_share_a_query_index_exactly_when_they_share_a_question
     assert same_question.sum() > 20
 
 
+def test_pairs_know_their_place_among_their_questions_negatives(module):
+    data = module(pairs_per_step=20)
+    batch = next(iter(data.train_dataloader()))
+    chosen = epoch_order(len(data.rows), SEED, 0)[:20]
+    assert batch.ranks.tolist() == [i % 3 for i in chosen]  # an answer and 2 negatives a question
+    assert set(batch.ranks.tolist()) == {0, 1, 2}
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_micro_batch_depends_on_its_position_alone(module, workers):
     data = module(accumulate=2, epochs=3, workers=workers)

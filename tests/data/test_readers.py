@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from crossrank.data.readers import BadRows, read_rows, text_column
+from crossrank.data.readers import BadRows, read_lines, read_rows, text_column
 from crossrank.errors import DataError
 
 ROWS = [
@@ -43,6 +43,24 @@ def test_every_format_gives_the_same_numbered_rows(tmp_path):
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
     for name in ("a.jsonl", "a.jsonl.gz", "a.csv", "a.csv.gz", "a.parquet"):
         assert list(read_rows(tmp_path / name)) == list(enumerate(ROWS, start=1)), name
+
+
+def test_in_a_tsv_a_quotation_mark_is_a_character(tmp_path):
+    """As BEIR and MS MARCO write them."""
+    rows = [{"_id": "1", "text": 'say "hello'}, {"_id": "2", "text": "it's 5\" long"}]
+    content = "_id\ttext\n" + "".join(f"{row['_id']}\t{row['text']}\n" for row in rows)
+    for name in ("a.tsv", "a.tsv.gz"):
+        assert [row for _, row in read_rows(write(tmp_path / name, content))] == rows
+
+
+def test_lines_are_numbered_without_the_blank_ones(tmp_path):
+    for name in ("a.txt", "a.txt.gz"):
+        file = write(tmp_path / name, "one\n\n  \ntwo\n")
+        assert [(number, line.strip()) for number, line in read_lines(file)] == [(1, "one"), (2, "two")]
+    with pytest.raises(DataError, match="no such file"):
+        list(read_lines(tmp_path / "b.txt"))
+    with pytest.raises(DataError, match="row 2: not UTF-8"):
+        list(read_lines(write(tmp_path / "c.txt", b"fine\n\xff\n")))
 
 
 def test_the_last_suffix_says_what_the_file_is(tmp_path):
@@ -95,7 +113,7 @@ MANY = GOOD * 5
         ("a.jsonl", JSONL.encode("utf-16"), "{}, row 1: not UTF-8"),
         ("a.parquet", b"PAR1 this is no parquet PAR1", "{}: not a readable parquet file"),
         ("a.parquet", b"", "{}: not a readable parquet file"),
-        ("a.tsv", "q\ta\n", "{}: the name must end in one of .jsonl, .jsonl.gz, .csv, .csv.gz, .parquet"),
+        ("a.xls", "q", "{}: the name must end in one of .jsonl, .jsonl.gz, .csv, .csv.gz, .tsv, .tsv.gz, .parquet"),
     ],
 )
 def test_a_broken_file_is_one_error_that_names_file_and_row(tmp_path, name, content, message):

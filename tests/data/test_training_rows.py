@@ -15,7 +15,7 @@ from crossrank.data.mining import Candidates, Policy, Pool, mine
 from crossrank.data.order import epoch_order
 from crossrank.data.pairs import PairIndex, QAPairs, Splits
 from crossrank.data.tokens import PairEncoder
-from crossrank.data.training_rows import prepare_rows, write_rows
+from crossrank.data.training_rows import TrainingRows, prepare_rows, write_rows
 from crossrank.errors import DataError
 
 WORDS = ["cat", "dog", "river", "stone", "music", "iron", "paper", "cloud", "winter", "engine", "bread", "ocean"]
@@ -124,6 +124,28 @@ def test_rows_stand_question_by_question_positives_first_then_negatives_by_score
     ]  # fmt: skip
     assert json.loads((tmp_path / "rows.json").read_text()) == {"rows": 9, "questions": 3, "without_negatives": 0}
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_the_rank_of_a_row_is_0_for_a_positive_and_counts_its_questions_negatives(tmp_path):
+    """Four questions: two answers and two negatives, one and three, an answer alone, one and 300."""
+    labels = np.concatenate([[1, 1, 0, 0], [1, 0, 0, 0], [1], [1], np.zeros(300)]).astype(np.uint8)
+    questions = np.repeat(np.int32([0, 1, 4, 7]), [4, 4, 1, 301])
+    rows = TrainingRows(tmp_path, questions, questions, labels, None, None, {})
+    wanted = [0, 0, 1, 2, 0, 1, 2, 3, 0, 0, *np.minimum(np.arange(1, 301), 255)]
+    assert rows.ranks.tolist() == wanted
+    assert rows.ranks.dtype == np.uint8
+
+
+def test_the_first_negative_is_the_policys_hardest(tmp_path, encoder):
+    source = CountingSource()
+    rows = prepare_rows(source, BM25Miner(), Policy(3), encoder, tmp_path)
+    pool = Pool.open(tmp_path / "pools" / rows.fingerprints["pool"])
+    chosen = Policy(3).select(pool, 0, int(rows.questions.max()) + 1)
+    for rank in (1, 2, 3):
+        at = rows.ranks == rank
+        assert at.sum() > 20
+        np.testing.assert_array_equal(rows.documents[at], chosen[rows.questions[at], rank - 1])
+    np.testing.assert_array_equal(rows.ranks == 0, rows.labels == 1)
 
 
 def test_questions_without_a_negative_keep_their_answer_and_are_counted(tmp_path, caplog):

@@ -16,7 +16,8 @@ import Stemmer
 from conftest import SHARED, needs_shared_data
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
 
-from crossrank.evaluation.collection import Collection, bm25_run
+from crossrank.evaluation.collection import Collection
+from crossrank.evaluation.formats import bm25_run
 
 FORMATS = ("jsonl", "jsonl.gz", "csv", "parquet")
 CORPUS = [

@@ -6,12 +6,13 @@ import pytest
 
 from crossrank.evaluation import Evaluation, metric_key, metric_names, produced_keys
 from crossrank.evaluation.reranking import RerankingTask, evaluate_tasks
+from crossrank.evaluation.significance import mean_intervals
 
 COLUMNS = ["dataset", "query_id", "metric", "value", "base_value"]
 
 
-def evaluation(rows):
-    return Evaluation(pd.DataFrame(rows, columns=COLUMNS))
+def evaluation(rows, ceiling=1.0):
+    return Evaluation(pd.DataFrame(rows, columns=COLUMNS).assign(ceiling=ceiling), pd.DataFrame())
 
 
 TWO_SETS = [
@@ -30,11 +31,16 @@ def test_the_overall_mean_is_over_datasets_and_not_over_queries():
 
 
 def test_metrics_stand_under_their_keys():
+    """A mean over one query has no interval, nor has a mean over datasets one of which has none."""
+    low, high = (float(end[0]) - 0.3 for end in mean_intervals([np.asarray([[0.0], [0.5], [0.4]])]))
+    assert low < 0 < high
     assert evaluation(TWO_SETS).metrics("dev") == pytest.approx(
         {
             "eval/dev/small/map": 1.0,
             "eval/dev/small/base_map": 0.5,
             "eval/dev/large/map": 0.3,
+            "eval/dev/large/map_low": 0.3 + low,
+            "eval/dev/large/map_high": 0.3 + high,
             "eval/dev/large/base_map": 0.2,
             "eval/dev/mean/map": 0.65,
             "eval/dev/mean/base_map": 0.35,
@@ -51,26 +57,46 @@ def test_metrics_are_python_floats():
 
 
 class Promises:
-    def __init__(self, datasets, at_k):
-        self.datasets, self.at_k = datasets, at_k
+    def __init__(self, datasets, at_k, protocol="st"):
+        self.datasets, self.at_k, self.protocol = datasets, at_k, protocol
 
 
 def test_produced_keys_are_spelt_out():
     assert produced_keys({"e": Promises(["d"], 5)}) == [
         "eval/e/d/map", "eval/e/d/mrr@5", "eval/e/d/ndcg@5",
+        "eval/e/d/trec_map", "eval/e/d/trec_mrr@5", "eval/e/d/trec_ndcg@5",
         "eval/e/mean/map", "eval/e/mean/mrr@5", "eval/e/mean/ndcg@5",
+        "eval/e/mean/trec_map", "eval/e/mean/trec_mrr@5", "eval/e/mean/trec_ndcg@5",
     ]  # fmt: skip
+    trec = produced_keys({"e": Promises(["d"], 5, "trec")})
+    assert trec[:3] == ["eval/e/d/trec_map", "eval/e/d/trec_mrr@5", "eval/e/d/trec_ndcg@5"]
+    assert len(trec) == 6
 
 
-def test_what_is_promised_is_what_is_produced():
-    tasks = [RerankingTask(n, {"q": "x"}, {"q": ["P", "a"]}, {"q": ["P"]}, at_k=7) for n in ("a", "b")]
-    produced = evaluate_tasks(tasks, lambda pairs: np.ones(len(pairs), np.float32)).metrics("e")
-    promised = produced_keys({"e": Promises(["a", "b"], 7)})
-    assert set(promised) == {key for key in produced if "/base_" not in key}
+@pytest.mark.parametrize("protocol", ["st", "trec"])
+def test_what_is_promised_is_what_is_produced(protocol):
+    texts = {"P": "good", "a": "bad"}
+    tasks = [
+        RerankingTask(name, {"q": "x", "r": "y"}, texts, {"q": ["P", "a"], "r": ["a", "P"]},
+                      {"q": {"P": 1}, "r": {"a": 1}}, at_k=7, protocol=protocol)
+        for name in ("a", "b")
+    ]  # fmt: skip
+    produced = evaluate_tasks(tasks, lambda pairs: np.arange(len(pairs), dtype=np.float32)).metrics("e")
+    promised = produced_keys({"e": Promises(["a", "b"], 7, protocol)})
+    extras = ("_low", "_high", "_ceiling", "_headroom")
+    assert set(promised) == {key for key in produced if "/base_" not in key and not key.endswith(extras)}
     assert len(promised) == len(set(promised))
 
 
 def test_keys_of_several_evaluators_differ():
     keys = produced_keys({"x": Promises(["d"], 10), "y": Promises(["d"], 10)})
-    assert len(set(keys)) == len(keys) == 12
-    assert metric_key("x", "d", metric_names(10)[2]) in keys
+    assert len(set(keys)) == len(keys) == 24
+    assert metric_key("x", "d", metric_names(10, "st")[2]) in keys
+
+
+def test_headroom_is_the_share_of_the_possible_gain():
+    found = evaluation([("d", "q", "ndcg@10", 0.5, 0.2), ("d", "r", "ndcg@10", 0.7, 0.4)], ceiling=0.8).metrics("e")
+    assert found["eval/e/d/ndcg@10_headroom"] == pytest.approx((0.6 - 0.3) / (0.8 - 0.3))
+    assert found["eval/e/d/ndcg@10_ceiling"] == pytest.approx(0.8)
+    at_the_top = evaluation([("d", "q", "ndcg@10", 0.5, 0.8)], ceiling=0.8).metrics("e")
+    assert "eval/e/d/ndcg@10_headroom" not in at_the_top  # there was nothing to gain

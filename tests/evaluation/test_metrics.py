@@ -1,4 +1,4 @@
-"""MAP, MRR@k and NDCG@k against hand-worked lists, a brute-force reading of the definitions, sentence-transformers."""
+"""st's metrics against hand-worked lists, a brute-force reading of the definitions, and sentence-transformers."""
 
 from itertools import groupby
 from math import log2
@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
 
 from crossrank.errors import DataError
-from crossrank.evaluation.metrics import NOTHING_FOUND, ranking_metrics
+from crossrank.evaluation.metrics import RankingMetrics, st_metrics
+
+NOTHING_FOUND = (0, 0, 0)
+
+
+def ranking_metrics(relevant, scores, k):
+    """MAP, MRR and NDCG of one list."""
+    return RankingMetrics(*(column.item() for column in st_metrics(relevant, scores, [len(relevant)], k)))
 
 
 @st.composite
@@ -52,13 +59,13 @@ def test_hand_worked_list():
 
 
 def test_the_list_is_sorted_by_score_and_not_by_position():
-    assert ranking_metrics([1, 0, 0], [-3.0, 2.0, 5.0], 10) == pytest.approx((1 / 3, 1 / 3, 1 / log2(4)))
+    assert ranking_metrics([1, 0, 0], [-3.0, 2.0, 5.0], 10) == pytest.approx((1 / 3, 1 / 3, 1 / log2(4), 3))
 
 
 def test_map_looks_past_k_and_the_others_do_not():
     scores = np.arange(12, 0, -1)
     found = ranking_metrics([0] * 11 + [1], scores, 10)
-    assert found == pytest.approx((1 / 12, 0.0, 0.0))
+    assert found == pytest.approx((1 / 12, 0.0, 0.0, 12))
     assert ranking_metrics([0] * 9 + [1, 0, 0], scores, 10).mrr == pytest.approx(1 / 10)
 
 
@@ -96,16 +103,17 @@ def test_equals_sentence_transformers(case):
     relevant, scores, k = case
     reference = CrossEncoderRerankingEvaluator([], at_k=k)
     mrr, ndcg, average_precision = reference.compute_metrics(relevant, scores)
-    assert ranking_metrics(relevant, scores, k) == pytest.approx((average_precision, mrr, ndcg), abs=1e-12)
+    assert ranking_metrics(relevant, scores, k)[:3] == pytest.approx((average_precision, mrr, ndcg), abs=1e-12)
 
 
 def test_nothing_relevant_is_nothing_found():
-    assert ranking_metrics([0, 0], [1.0, 2.0], 10) == NOTHING_FOUND == (0, 0, 0)
+    assert ranking_metrics([0, 0], [1.0, 2.0], 10)[:3] == NOTHING_FOUND
+    assert np.isnan(ranking_metrics([0, 0], [1.0, 2.0], 10).first_rank)
 
 
 @pytest.mark.parametrize(("relevant", "expected"), [(1, 1.0), (0, 0.0)])
 def test_one_document_is_defined(relevant, expected):
-    assert ranking_metrics([relevant], [0.3], 10) == (expected,) * 3
+    assert ranking_metrics([relevant], [0.3], 10)[:3] == (expected,) * 3
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -113,3 +121,15 @@ def test_one_document_is_defined(relevant, expected):
 def test_scores_that_are_not_finite_are_refused(relevant, bad):
     with pytest.raises(DataError, match="2 of 3 scores are NaN or infinite"):
         ranking_metrics(relevant, [0.1, bad, bad], 10)
+
+
+@given(st.lists(st.sampled_from([2, None]).flatmap(ranked_lists), min_size=1, max_size=6), st.integers(1, 12))
+def test_lists_do_not_meet(cases, k):
+    """Several queries in one call are as each alone, an empty list among them too."""
+    relevant = np.concatenate([*(case[0] for case in cases), []])
+    scores = np.concatenate([*(case[1] for case in cases), []])
+    together = st_metrics(relevant, scores, [*(len(case[0]) for case in cases), 0], k)
+    for i, case in enumerate(cases):
+        alone = ranking_metrics(case[0], case[1], k)
+        assert [column[i] for column in together] == pytest.approx(list(alone), abs=1e-12)
+    assert [column[-1] for column in together[:3]] == [0, 0, 0]

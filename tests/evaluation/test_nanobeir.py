@@ -86,6 +86,8 @@ def test_equals_sentence_transformers(hub, names, options):
     means = evaluator(score).means()
     found = {}
     for (dataset, metric), row in means.iterrows():
+        if metric.startswith("trec_"):
+            continue
         prefix = reference.name if dataset == "mean" else dataset
         found |= {f"{prefix}_{metric}": row["value"], f"{prefix}_base_{metric}": row["base_value"]}
     assert found == pytest.approx(expected, abs=1e-12)  # the same names, too

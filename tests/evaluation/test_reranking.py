@@ -10,9 +10,23 @@ import pytest
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
 
 from crossrank.errors import DataError
+from crossrank.evaluation import metric_names
 from crossrank.evaluation.reranking import RerankingTask, evaluate_tasks
 
 NAMES = ("map", "mrr@10", "ndcg@10")
+
+
+def by_texts(name, queries, candidates, positives, **options):
+    """A task whose documents are called by their texts; a positive that stands twice is a document of its own."""
+    documents = {text: text for texts in (*candidates.values(), *positives.values()) for text in texts}
+    qrels = {}
+    for query, texts in positives.items():
+        for text in texts:
+            grades = qrels.setdefault(query, {})
+            key = text if text not in grades else f"{text}, again"
+            documents[key] = text
+            grades[key] = 1
+    return RerankingTask(name, queries, documents, candidates, qrels, **options)
 
 
 class GivenScores:
@@ -63,7 +77,7 @@ def reference(queries, candidates, positives, always, model, at_k=10):
 
 
 def ours(evaluation):
-    means = evaluation.rows.groupby("metric")[["value", "base_value"]].mean()
+    means = evaluation.rows.groupby("metric")[["value", "base_value"]].mean().loc[list(NAMES)]
     return {name: row.value for name, row in means.iterrows()} | {
         f"base_{name}": row.base_value for name, row in means.iterrows()
     }
@@ -74,7 +88,7 @@ def test_equals_sentence_transformers(always, levels):
     for seed in range(25):
         queries, candidates, positives = random_queries(np.random.default_rng(seed))
         ranker, model = GivenScores(seed, levels), GivenScores(seed, levels)
-        evaluation = RerankingTask("t", queries, candidates, positives, always_rerank_positives=always).evaluate(ranker)
+        evaluation = by_texts("t", queries, candidates, positives, always_rerank_positives=always).evaluate(ranker)
         expected = reference(queries, candidates, positives, always, model)
         assert ranker.asked == model.asked  # one call, the same pairs in the same order: ties depend on it
         assert ours(evaluation) == pytest.approx(expected, abs=1e-12), f"seed {seed}"
@@ -95,7 +109,7 @@ def test_each_query_equals_sentence_transformers_alone(always):
     )
     for seed in range(15):
         queries, candidates, positives = random_queries(np.random.default_rng(1000 + seed))
-        task = RerankingTask("t", queries, candidates, positives, at_k=4, always_rerank_positives=always)
+        task = by_texts("t", queries, candidates, positives, at_k=4, always_rerank_positives=always)
         rows = task.evaluate(by_text).rows.set_index(["query_id", "metric"])
         for q in queries:
             expected = reference({q: queries[q]}, candidates, positives, always, model, at_k=4)
@@ -105,7 +119,7 @@ def test_each_query_equals_sentence_transformers_alone(always):
 
 
 def task_of(candidates, positives, **options):
-    return RerankingTask("t", {q: f"question {q}" for q in candidates}, candidates, positives, **options)
+    return by_texts("t", {q: f"question {q}" for q in candidates}, candidates, positives, **options)
 
 
 def values(evaluation, query, column="value"):
@@ -149,10 +163,10 @@ def test_a_list_of_one_document_is_defined():
 def test_rows_are_per_query_and_metric():
     task = task_of({"q": ["P", "a"], "r": ["a", "R"]}, {"q": ["P"], "r": ["R"]}, at_k=3)
     rows = task.evaluate(lambda pairs: np.zeros(len(pairs), np.float32)).rows
-    assert list(rows.columns) == ["dataset", "query_id", "metric", "value", "base_value"]
-    assert list(zip(rows["query_id"], rows["metric"], strict=True)) == list(
-        product(["q", "r"], ["map", "mrr@3", "ndcg@3"])
-    )
+    assert list(rows.columns) == [
+        "dataset", "query_id", "metric", "value", "base_value", "ceiling", "first_rank", "base_rank", "truncated",
+    ]  # fmt: skip
+    assert list(zip(rows["query_id"], rows["metric"], strict=True)) == list(product(["q", "r"], metric_names(3, "st")))
     assert set(rows["dataset"]) == {"t"}
 
 
@@ -187,8 +201,8 @@ def test_how_many_queries_the_first_stage_misses_is_said(caplog):
 
 
 def test_several_tasks_become_one_table_in_order():
-    tasks = [RerankingTask(n, {"q": "x"}, {"q": ["P", "a"]}, {"q": ["P"]}) for n in ("second", "first")]
+    tasks = [by_texts(n, {"q": "x"}, {"q": ["P", "a"]}, {"q": ["P"]}) for n in ("second", "first")]
     rows = evaluate_tasks(tasks, lambda pairs: np.ones(len(pairs), np.float32)).rows
-    assert list(rows["dataset"]) == ["second"] * 3 + ["first"] * 3
+    assert list(rows["dataset"]) == ["second"] * 6 + ["first"] * 6
     assert isinstance(rows.index, pd.RangeIndex)
-    assert list(rows.index) == list(range(6))
+    assert list(rows.index) == list(range(12))

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import shared_scoring
 import torch
 from sentence_transformers import CrossEncoder as SentenceTransformersCrossEncoder
 
@@ -165,3 +166,22 @@ def test_autocast_is_used_where_asked_for(model, encoder):
 def test_a_budget_below_one_is_refused(model, encoder):
     with pytest.raises(ValueError, match="at least 1, got 0"):
         PairScorer(model, encoder, 0)
+
+
+def test_truncated_says_which_pairs_the_tokenizer_cuts(model, encoder):
+    pairs = _pairs()
+    whole = encoder.tokenizer([q for q, _ in pairs], [d for _, d in pairs], truncation=False, verbose=False)
+    expected = [len(ids) > encoder.max_length for ids in whole["input_ids"]]
+    assert PairScorer(model, encoder).truncated(pairs).tolist() == expected
+    assert 0 < sum(expected) < len(pairs)
+
+
+def test_two_processes_share_the_work_and_both_have_the_scores_of_one(tmp_path):
+    pairs = _pairs()
+    torch.multiprocessing.spawn(shared_scoring.score, (str(tmp_path), 2, torch.get_num_threads(), pairs), nprocs=2)
+    expected = shared_scoring.scorer()(pairs)
+    found = [np.load(tmp_path / f"{rank}.npz") for rank in (0, 1)]
+    for one in found:
+        assert np.array_equal(one["scores"], expected)
+    assert sum(one["seen"] for one in found) == len(set(pairs))
+    assert all(one["seen"] > 0 for one in found)

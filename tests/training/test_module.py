@@ -103,10 +103,13 @@ def test_losses_of_single_batches_equal_sentence_transformers(encoder, tmp_path)
     for start in range(0, 40, 8):
         part = slice(start, start + 8)
         expected = theirs([questions[part], documents[part]], torch.tensor(labels[part]))
-        loss = ours.training_step(_batch(encoder, questions[part], documents[part], labels[part]), 0)
+        batch = _batch(encoder, questions[part], documents[part], labels[part])
+        loss = ours.training_step(batch, 0)
         assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
         assert torch.equal(ours.last_loss, loss)
         assert not ours.last_loss.requires_grad
+        torch.testing.assert_close(ours.last_logits, model(batch).detach())
+        assert not ours.last_logits.requires_grad
         seen.add(round(loss.item(), 3))
     assert len(seen) == 5
 

@@ -34,10 +34,11 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 
 class Losses(pl.Callback):
     def __init__(self):
-        self.losses, self.computed = [], []
+        self.losses, self.logits, self.computed = [], [], []
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.losses.append(pl_module.last_loss.item())
+        self.logits.append(pl_module.last_logits)  # a later step may not write over it
         self.computed.append(pl_module.model.computed_tokens)
 
 
@@ -82,6 +83,7 @@ def test_on_the_cpu_it_is_lightnings_step_to_the_bit_and_says_what_is_left_out(
         record, _ = _fit(whole, batches, tmp_path, mode, precision=precision)
     expected, _ = _fit(parts, batches, tmp_path, precision=precision)
     assert record.losses == expected.losses
+    assert all(map(torch.equal, record.logits, expected.logits))
     assert _gap(whole, parts) == 0
     assert _gap(whole, before) > 1e-3
     wanted = "CUDA graph: asked for and not used" if mode.cuda_graph else "torch.compile: asked for and not used"
@@ -107,13 +109,14 @@ def graphs(monkeypatch):
 
     def capture(step, shape, batch):
         inputs = copy.deepcopy(batch)
-        loss = torch.zeros(())
+        loss, logits = torch.zeros(()), torch.zeros(PAIRS)
 
         def replay():
             replays.append(shape)
-            loss.copy_(step._run(inputs))
+            for static, value in zip((loss, logits), step._run(inputs), strict=True):
+                static.copy_(value)
 
-        step._captured[shape] = _Captured(SimpleNamespace(replay=replay), inputs, loss)
+        step._captured[shape] = _Captured(SimpleNamespace(replay=replay), inputs, loss, logits)
         return True
 
     monkeypatch.setattr(WholeStep, "_can_capture", lambda step: True)
@@ -131,6 +134,7 @@ def test_a_shape_is_run_then_captured_then_replayed_from_the_same_inputs(graphs,
     assert graphs == [shape for i, shape in enumerate(shapes) if shape in shapes[:i]]
     assert 1 < len(set(graphs)) < len(graphs)  # several shapes, some of them several times
     np.testing.assert_allclose(record.losses, expected.losses, atol=1e-6, rtol=0)
+    torch.testing.assert_close(torch.stack(record.logits), torch.stack(expected.logits), atol=1e-5, rtol=0)
     assert _gap(whole, parts) < 1e-5
     assert all(isinstance(group["lr"], torch.Tensor) and group["capturable"] for group in optimizer.param_groups)
 
@@ -175,4 +179,5 @@ def test_on_a_gpu_every_mode_trains_as_the_padded_reference(mode, batches, tmp_p
     record, _ = _fit(mine, many, tmp_path, mode, "gpu", "bf16-mixed")
     expected, _ = _fit(reference, batches, tmp_path, None, "gpu", "bf16-mixed")
     np.testing.assert_allclose(record.losses, expected.losses, atol=2e-2, rtol=0)
+    torch.testing.assert_close(torch.stack(record.logits), torch.stack(expected.logits), atol=5e-2, rtol=0)
     assert all(torch.isfinite(parameter).all() for parameter in mine.parameters())

@@ -14,7 +14,7 @@ from crossrank.errors import DataError
 
 @dataclass(frozen=True)
 class RunFolder:
-    """`runs/<name>/<time>`: metrics.jsonl, evaluations/*.parquet, result.json, provenance.json, config.yaml."""
+    """`runs/<name>/<time>`: metrics.jsonl, evaluations/, result.json, provenance.json, config.yaml."""
 
     path: Path
 
@@ -48,6 +48,20 @@ class RunFolder:
             raise DataError(f"{self.path}: no evaluation was written; the run has none or stopped before its first")
         return pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
 
+    def scores(self, step: int) -> pd.DataFrame:
+        """Return one row a scored pair of an evaluated step; see `Evaluation`. Empty where none were kept."""
+        return _together(sorted((self.path / "evaluations" / "scores").glob(f"step={step:06d}-*.parquet")))
+
+    @cached_property
+    def queries(self) -> pd.DataFrame:
+        """One row a question that was evaluated on; see `EvaluationStore`. Empty where none were kept."""
+        return _together(sorted((self.path / "evaluations" / "queries").glob("*.parquet")))
+
+    @cached_property
+    def documents(self) -> pd.DataFrame:
+        """One row a document that was scored; see `EvaluationStore`. Empty where none were kept."""
+        return _together(sorted((self.path / "evaluations" / "documents").glob("*.parquet")))
+
     @cached_property
     def result(self) -> dict[str, Any]:
         """What the run ended with: best step and value, where the export lies."""
@@ -67,6 +81,11 @@ class RunFolder:
             known = ", ".join(sorted(self.metrics["key"].unique()))
             raise DataError(f"{self.path}: never logged {key!r}; it logged: {known}")
         return chosen.set_index("step")["value"].astype(float)
+
+
+def _together(files: Sequence[Path]) -> pd.DataFrame:
+    tables = [pd.read_parquet(file) for file in files]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def newest_run(runs: Path) -> Path:

@@ -1,87 +1,159 @@
-"""First stage, before and after training, side by side, with intervals."""
+"""First stage, before and after training, side by side; every number with its 95 % interval."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from rich.table import Table
+from rich.text import Text
 
 from crossrank.analysis.runs import RunFolder
-from crossrank.evaluation.significance import Interval, paired_interval
+from crossrank.evaluation import headroom
+from crossrank.evaluation.significance import Interval, mean_intervals
 
 HEADERS = (
-    "dataset",
-    "metric",
-    "queries",
-    "first stage",
-    "before training",
-    "after training",
-    "95 % interval of the gain",
+    "dataset", "metric", "queries", "first stage", "before training", "after training", "gain", "ceiling", "headroom",
+)  # fmt: skip
+RANGES = ((0, 1), (0, 1), (0, 1), (-1, 1), (0, 1), (-math.inf, math.inf))  # of what stands after the queries
+UNKNOWN = Interval(math.nan, math.nan, math.nan)
+NOTE = (
+    "Brackets hold 95 % intervals (bootstrap over the queries of each dataset). Gains are over the first stage, the "
+    "ceiling is the best possible order of the same lists, headroom the share of what lies between the two that was "
+    "gained; mean is the unweighted mean over datasets."
 )
+PROTOCOLS = {
+    "st": "protocol st: as sentence-transformers' evaluators compute them",
+    "trec": "protocol trec: as trec_eval computes them, from the same scores",
+}
 
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """One metric of one dataset; gains are over the first stage."""
+    """One metric of one dataset; what is not known is NaN."""
 
     dataset: str
     metric: str
     queries: int
-    first_stage: float
-    before: float
-    after: float
-    gain: Interval
+    first_stage: Interval
+    before: Interval
+    after: Interval
+    gain: Interval  # over the first stage
+    ceiling: Interval  # of the same lists in the best order
+    headroom: Interval  # the share of ceiling - first stage that was gained
 
-    def cells(self) -> tuple[str, ...]:
-        """Return the row as text."""
-        before, after = (f"{x:.4f} ({x - self.first_stage:+.4f})" for x in (self.before, self.after))
-        interval = f"{self.gain.low:+.4f} to {self.gain.high:+.4f}"
-        if self.queries < 2:
-            interval = "too few queries"
-        return (self.dataset, self.metric, str(self.queries), f"{self.first_stage:.4f}", before, after, interval)
+    @property
+    def protocol(self) -> str:
+        """Whose definition of the metric it is."""
+        return "trec" if self.metric.startswith("trec_") else "st"
+
+    def cells(self, digits: int = 4) -> tuple[str, ...]:
+        """Return the row as text, the ends of intervals with so many digits."""
+        values = (self.first_stage, self.before, self.after, self.gain, self.ceiling, self.headroom)
+        texts = [_cell(value, "+" if value is self.gain else "", digits) for value in values]
+        return (self.dataset, self.metric, str(self.queries), *texts)
+
+
+def _cell(value: Interval, sign: str, digits: int) -> str:
+    if math.isnan(value.mean):
+        return "-"
+    low, high = (f"{end:{sign}.{digits}f}" for end in (value.low, value.high))
+    return f"{value.mean:{sign}.4f} [{'too few queries' if math.isnan(value.low) else f'{low}, {high}'}]"
 
 
 def summary(run: RunFolder, step: int) -> list[SummaryRow]:
     """Compare the model at `step` with the untrained one and with the first stage, on the same queries."""
-    return list(_rows(run.evaluations, step))
+    rows = run.evaluations
+    return summary_of(rows[rows["step"] == step], rows[rows["step"] == 0])
 
 
-def _rows(evaluations: pd.DataFrame, step: int) -> Iterator[SummaryRow]:
-    for (_, dataset, metric), rows in evaluations.groupby(["evaluator", "dataset", "metric"], sort=False):
-        by_query = {s: part.set_index("query_id") for s, part in rows.groupby("step")}
-        before, after = by_query[0], by_query[step]
-        yield SummaryRow(
-            dataset=str(dataset),
-            metric=str(metric),
-            queries=len(after),
-            first_stage=float(after["base_value"].mean()),
-            before=float(before["value"].mean()),
-            after=float(after["value"].mean()),
-            gain=_gain(after["value"] - after["base_value"]),
-        )
+def summary_of(after: pd.DataFrame, before: pd.DataFrame | None = None) -> list[SummaryRow]:
+    """Summarise the rows of one evaluation, beside those of an earlier one of the same queries.
+
+    Where an evaluator has several datasets, rows of their mean come after them.
+    """
+    found: list[SummaryRow] = []
+    groups = after.groupby("evaluator", sort=False) if "evaluator" in after else [("", after)]
+    for name, rows in groups:
+        earlier = before[before["evaluator"] == name] if before is not None else rows.iloc[:0]
+        found += _of_one_evaluator(rows, earlier)
+    return found
 
 
-def _gain(differences: "pd.Series[float]") -> Interval:
-    if len(differences) < 2:
-        return Interval(float(differences.mean()), math.nan, math.nan)
-    return paired_interval(differences)
+def _of_one_evaluator(after: pd.DataFrame, before: pd.DataFrame) -> Iterator[SummaryRow]:
+    datasets = list(dict.fromkeys(after["dataset"]))
+    metrics = list(dict.fromkeys(after["metric"]))
+    tables = {name: _table(after, before, name, metrics) for name in datasets}
+    groups = {name: [table] for name, table in tables.items()} | ({"mean": list(tables.values())} if tables else {})
+    for name, strata in groups.items():
+        if name == "mean" and len(datasets) == 1:
+            continue
+        queries = sum(map(len, strata))
+        columns = _intervals(strata)
+        for i, metric in enumerate(metrics):
+            yield SummaryRow(name, metric, queries, *columns[6 * i : 6 * i + 6])
 
 
-def as_markdown(rows: list[SummaryRow]) -> str:
-    """Return the rows as a markdown table."""
-    lines = [HEADERS, ("---",) * len(HEADERS), *(row.cells() for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def _table(after: pd.DataFrame, before: pd.DataFrame, dataset: str, metrics: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Return base, before, after, gain, ceiling and headroom of each metric: [queries, 6 * metrics]."""
+    now, then = (frame[frame["dataset"] == dataset].set_index(["metric", "query_id"]) for frame in (after, before))
+    columns = []
+    for metric in metrics:
+        rows = now.loc[metric]
+        base, value = rows["base_value"].to_numpy(), rows["value"].to_numpy()
+        ceiling = rows["ceiling"].to_numpy() if "ceiling" in rows else np.full(len(rows), np.nan)
+        earlier = then["value"].get(metric, pd.Series(dtype=float)).reindex(rows.index).to_numpy()
+        columns += [base, earlier, value, value - base, ceiling, ceiling - base]
+    return np.stack(columns, axis=1)
 
 
-def as_frame(rows: list[SummaryRow]) -> pd.DataFrame:
+def _intervals(strata: Sequence[npt.NDArray[np.float64]]) -> list[Interval]:
+    """Return the interval of each column's mean; every sixth becomes the headroom.
+
+    The headroom is a ratio of means, whose interval is that of its linear part (the delta method; Davison and Hinkley,
+    Bootstrap Methods, section 2.7.2).
+    """
+    means = np.mean([table.mean(axis=0) for table in strata], axis=0)
+    for i in range(5, len(means), 6):
+        gain, room = means[i - 2], means[i]
+        share = headroom(gain, 0.0, room)
+        strata = [table.copy() for table in strata]
+        for table in strata:
+            table[:, i] = share + (table[:, i - 2] - share * table[:, i]) / room if room > 0 else np.nan
+        means[i] = share
+    known = ~np.isnan(means)
+    low, high = np.full((2, len(means)), np.nan)
+    if known.any():
+        low[known], high[known] = mean_intervals([table[:, known] for table in strata], resamples=10_000)
+    bounds = np.tile(RANGES, (len(means) // 6, 1))  # of few queries an interval may leave the metric's range
+    low, high = np.maximum(low, bounds[:, 0]), np.minimum(high, bounds[:, 1])
+    return [Interval(*map(float, values)) for values in zip(means, low, high, strict=True)]
+
+
+def as_markdown(rows: Sequence[SummaryRow]) -> str:
+    """Return the rows as markdown, a table for each protocol."""
+    parts = []
+    for protocol, title in PROTOCOLS.items():
+        chosen = [row for row in rows if row.protocol == protocol]
+        if chosen:
+            lines = [HEADERS, ("---",) * len(HEADERS), *(row.cells() for row in chosen)]
+            parts.append(f"{title[:1].upper()}{title[1:]}.\n\n" + "\n".join("| " + " | ".join(x) + " |" for x in lines))
+    return "\n\n".join([*parts, NOTE])
+
+
+def as_frame(rows: Sequence[SummaryRow]) -> pd.DataFrame:
     """Return the rows as a data frame for a notebook."""
     return pd.DataFrame([row.cells() for row in rows], columns=HEADERS)
 
 
-def as_table(rows: list[SummaryRow]) -> Table:
-    """Return the rows as a table for the terminal."""
-    table = Table(*HEADERS)
-    for row in rows:
-        table.add_row(*row.cells())
+def as_table(rows: Sequence[SummaryRow]) -> Table:
+    """Return the rows of the first row's protocol as a table for the terminal, without columns that nothing fills."""
+    chosen = [row for row in rows if row.protocol == rows[0].protocol]
+    cells = [row.cells(3) for row in chosen]
+    filled = [i for i in range(len(HEADERS)) if any(row[i] != "-" for row in cells)]
+    table = Table(*(HEADERS[i] for i in filled), title=PROTOCOLS[rows[0].protocol], show_lines=True)
+    for row in cells:
+        table.add_row(*(Text(row[i].replace(" [", "\n[")) for i in filled))
     return table

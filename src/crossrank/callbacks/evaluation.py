@@ -7,7 +7,8 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 
-from crossrank.evaluation import Evaluation, Evaluator
+from crossrank.evaluation import Evaluator
+from crossrank.evaluation.store import EvaluationStore
 from crossrank.inference.scorer import PairScorer
 from crossrank.training.module import RerankerModule
 
@@ -19,7 +20,9 @@ BEST = "best.ckpt"
 class PeriodicEvaluation(pl.Callback):
     """Evaluates every `every_n_steps` optimizer steps, whatever the accumulation.
 
-    Per-query rows go to `<run_dir>/evaluations/step=NNNNNN.parquet`, means to the loggers. When `monitor` (a key such
+    Per-query rows go to `<run_dir>/evaluations/step=NNNNNN-<evaluator>.parquet`, the scores of all pairs to
+    `evaluations/scores/`, questions and texts once to `evaluations/queries/` and `evaluations/documents/`; means with
+    their intervals go to the loggers. When `monitor` (a key such
     as eval/gooaq_dev/gooaq-dev/ndcg@10) rises, the weights of that very step become `<run_dir>/checkpoints/best.ckpt`;
     the evaluation before training does not compete. Matrix products are done in the run's precision, over packed
     batches of `tokens_per_batch` tokens.
@@ -79,10 +82,13 @@ class PeriodicEvaluation(pl.Callback):
         step = self._last_step = trainer.global_step
         scorer = self._scorer_for(trainer, pl_module)
         metrics: dict[str, float] = {}
+        store = EvaluationStore(self.run_dir / "evaluations")
         for name, evaluator in self.evaluators.items():
             evaluation = evaluator(scorer)
             metrics |= evaluation.metrics(name)
-            self._write(name, step, evaluation)
+            if trainer.is_global_zero:
+                store.write(name, step, evaluation)
+                store.describe(name, evaluator.tasks)
         value = metrics[self.monitor]
         metrics["eval/seconds"] = time.monotonic() - started
         pl_module.evaluation_seconds += metrics["eval/seconds"]
@@ -101,10 +107,3 @@ class PeriodicEvaluation(pl.Callback):
             encoder = trainer.datamodule.encoder  # type: ignore[attr-defined]
             self._scorer = PairScorer(module.model, encoder, self.tokens_per_batch, autocast)
         return self._scorer
-
-    def _write(self, name: str, step: int, evaluation: Evaluation) -> None:
-        folder = self.run_dir / "evaluations"
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".step={step:06d}-{name}.parquet"
-        evaluation.rows.assign(evaluator=name, step=step).to_parquet(temporary, index=False)
-        temporary.replace(folder / temporary.name.removeprefix("."))

@@ -62,7 +62,7 @@ class Throughput(pl.Callback):
         self._pairs += pairs
         self._tokens += batch.tokens
         self._token_pairs += batch.token_pairs
-        self._padded += pl_module.model.computed_tokens
+        self._padded += pl_module.computed_tokens
         step = trainer.global_step
         due = step % self.every_n_steps == 0 or step in (1, trainer.max_steps)
         if due and step != self._last_step:

@@ -29,6 +29,7 @@ class PairBatch:
     longest: int  # tokens of the longest sequence, on the host so that no kernel launch has to wait for it
     token_pairs: int  # sum of squared lengths: what attention costs
     tail: int = 0  # tokens of the tail
+    ranks: Tensor | None = None  # int64 [pairs]: 0 for a positive, from 1, the hardest, for its negatives; if known
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -89,10 +90,12 @@ def collate(
     pairs: Sequence[tuple[TokenIds, TokenIds]],
     labels: npt.ArrayLike | None = None,
     questions: npt.ArrayLike | None = None,
+    ranks: npt.ArrayLike | None = None,
 ) -> PairBatch:
     """Pack tokenised (question, document) pairs into one batch.
 
-    `labels` default to 0; `questions` are any ids of the pairs' questions and default to one question a pair.
+    `labels` default to 0; `questions` are any ids of the pairs' questions and default to one question a pair; `ranks`
+    are those of `TrainingRows.ranks`, where there are any.
     """
     joined = [encoder.join(question, document) for question, document in pairs]
     lengths = np.fromiter((len(ids) for ids, _ in joined), np.int64, len(joined))
@@ -108,6 +111,7 @@ def collate(
         query_index=_int64(numbered),
         longest=int(lengths.max()),
         token_pairs=int(np.square(lengths).sum()),
+        ranks=None if ranks is None else _int64(np.asarray(ranks)),
     )
 
 

@@ -45,6 +45,7 @@ class MicroBatches(Dataset[PairBatch], Sized):
         self.rows, self.plan, self.encoder, self.steps, self.accumulate, self.seed, self.multiple = (
             rows, plan, encoder, steps, accumulate, seed, multiple,
         )  # fmt: skip
+        self._ranks = rows.ranks  # made here, once, for all workers
         self._epoch = -1
         self._order: Any = None
 
@@ -62,7 +63,7 @@ class MicroBatches(Dataset[PairBatch], Sized):
             (self.rows.question_tokens[q], self.rows.document_tokens[d])
             for q, d in zip(questions, self.rows.documents[chosen], strict=True)
         ]
-        batch = collate(self.encoder, pairs, self.rows.labels[chosen], questions)
+        batch = collate(self.encoder, pairs, self.rows.labels[chosen], questions, self._ranks[chosen])
         return batch.of_few_shapes(self.multiple) if self.multiple else batch
 
 

@@ -1,4 +1,4 @@
-"""Rows of a jsonl, jsonl.gz, csv or parquet file, with the row's number in every error."""
+"""Rows of a jsonl, csv, tsv (each also as gz) or parquet file, with the row's number in every error."""
 
 import csv
 import gzip
@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,8 +17,9 @@ from crossrank.errors import DataError
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 Row = Mapping[str, Any]
+Item = TypeVar("Item")
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
@@ -28,11 +29,23 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
         DataError: no such file, an unknown suffix, an empty file, bytes that are not UTF-8, a truncated gz, a broken
             line; names the file and, where there is one, the row.
     """
+    if path.is_file() and not path.name.endswith(SUFFIXES):
+        raise DataError(f"{path}: the name must end in one of {', '.join(SUFFIXES)}")
+    return _numbered(path, _parquet(path) if path.suffix == ".parquet" else _text_rows(path))
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield `(row number from 1, line)` of a text file, or of one that is also gz, without its blank lines.
+
+    Raises:
+        DataError: as `read_rows`.
+    """
+    return _numbered(path, _lines(path))
+
+
+def _numbered(path: Path, rows: Iterator[Item]) -> Iterator[tuple[int, Item]]:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    if not path.name.endswith(SUFFIXES):
-        raise DataError(f"{path}: the name must end in one of {', '.join(SUFFIXES)}")
-    rows = _parquet(path) if path.suffix == ".parquet" else _text_rows(path)
     number = 0
     try:
         for number, row in enumerate(rows, start=1):
@@ -54,14 +67,19 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
         raise DataError(f"{path}: the file holds no rows")
 
 
-def _text_rows(path: Path) -> Iterator[Row]:
+def _lines(path: Path, blank: bool = False) -> Iterator[str]:
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rb") as stream:
-        lines = _decoded(stream)
-        if path.name.endswith((".csv", ".csv.gz")):
-            yield from csv.DictReader(lines, strict=True)
-            return
-        for number, line in enumerate((line for line in lines if line.strip()), start=1):
+        yield from (line for line in _decoded(stream) if blank or line.strip())
+
+
+def _text_rows(path: Path) -> Iterator[Row]:
+    if path.name.endswith((".csv", ".csv.gz")):
+        yield from csv.DictReader(_lines(path, blank=True), strict=True)
+    elif path.name.endswith((".tsv", ".tsv.gz")):  # as BEIR and MS MARCO write them: a quotation mark is a character
+        yield from csv.DictReader(_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        for number, line in enumerate(_lines(path), start=1):
             row = json.loads(line)
             if not isinstance(row, dict):
                 raise DataError(f"{path}, row {number}: a JSON object is wanted, got {type(row).__name__}")

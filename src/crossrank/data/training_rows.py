@@ -5,6 +5,7 @@ import json
 import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,19 @@ class TrainingRows:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def ranks(self) -> npt.NDArray[np.uint8]:
+        """Of each row: 0 for a positive, else its place among its question's negatives, hardest first, from 1 to 255.
+
+        The order of the rows says it, see `write_rows`.
+        """
+        negative = np.asarray(self.labels) == 0
+        counted = np.cumsum(negative, dtype=np.int32)
+        asked = np.asarray(self.questions)
+        starts = np.flatnonzero(np.diff(asked, prepend=-1))
+        before = np.repeat((counted - negative)[starts], np.diff(starts, append=len(asked)))
+        return np.where(negative, np.minimum(counted - before, 255), 0).astype(np.uint8)
 
     def order(self, seed: int, epoch: int) -> npt.NDArray[np.int64]:
         """Return the memory-mapped order of one epoch, written beside the rows when first asked for."""

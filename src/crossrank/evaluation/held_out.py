@@ -14,15 +14,15 @@ from crossrank.data.fingerprint import fingerprint
 from crossrank.data.mining import NO_CANDIDATE, Miner, Pool, mine
 from crossrank.data.pairs import PairIndex, Source
 from crossrank.data.splits import load_splits
-from crossrank.evaluation import Evaluation, Scorer
-from crossrank.evaluation.reranking import RerankingTask
+from crossrank.evaluation import Protocols
+from crossrank.evaluation.reranking import OverTasks, RerankingTask
 from crossrank.hub import Asset
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOut(OverTasks):
     """Reranks the miner's best `depth` of all train and dev answers for each dev question.
 
     Source: the gooaq-dev evaluation of sentence-transformers' training_gooaq_bce.py: the raw top 30 of the miner,
@@ -36,6 +36,7 @@ class HeldOut:
     depth: int = 30
     at_k: int = 10
     always_rerank_positives: bool = False
+    protocol: Protocols = "st"
 
     def __post_init__(self) -> None:
         if self.depth < 2 or self.at_k < 1:
@@ -50,31 +51,27 @@ class HeldOut:
         """Return what the source and the miner need."""
         return (*self.source.assets(), *self.miner.assets())
 
-    def prepare(self) -> None:
-        """Mine the candidates, unless they are cached."""
-        self._task  # noqa: B018 - mining is what the property does
-
-    def __call__(self, score: Scorer) -> Evaluation:
-        """Rerank the candidates."""
-        return self._task.evaluate(score)
-
     @cached_property
-    def _task(self) -> RerankingTask:
+    def tasks(self) -> Sequence[RerankingTask]:
+        """The one task, its candidates mined unless they are cached."""
         splits = load_splits(self.source, Path(self.cache_dir))
         index = PairIndex.of(splits.dev, extra_documents=splits.train.answers)
         named = fingerprint("held-out", self.source.fingerprint(), self.miner.fingerprint(), self.depth)
         folder = cached(Path(self.cache_dir) / "pools" / named, lambda to: mine(index, self.miner, self.depth, to))
         pool = Pool.open(folder)
-        ids = {f"{self.name}-{question}": question for question in range(len(index.questions))}
-        return RerankingTask(
+        names = {question: f"{self.name}-{question}" for question in range(len(index.questions))}
+        task = RerankingTask(
             name=self.name,
-            queries={key: index.questions[question] for key, question in ids.items()},
-            candidates={key: _texts(index, pool.candidates[question, : self.depth]) for key, question in ids.items()},
-            positives={key: _texts(index, index.positives_of(question)) for key, question in ids.items()},
+            queries={name: index.questions[question] for question, name in names.items()},
+            documents={str(d): text for d, text in enumerate(index.documents)},
+            candidates={name: _ids(pool.candidates[question, : self.depth]) for question, name in names.items()},
+            qrels={name: dict.fromkeys(_ids(index.positives_of(q)), 1) for q, name in names.items()},
             at_k=self.at_k,
             always_rerank_positives=self.always_rerank_positives,
+            protocol=self.protocol,
         )
+        return [task]
 
 
-def _texts(index: PairIndex, ids: npt.NDArray[np.int32]) -> list[str]:
-    return [index.documents[d] for d in ids if d != NO_CANDIDATE]
+def _ids(documents: npt.NDArray[np.int32]) -> list[str]:
+    return [str(d) for d in documents if d != NO_CANDIDATE]

@@ -8,8 +8,8 @@ from typing import Any
 import datasets
 
 from crossrank.errors import DataError
-from crossrank.evaluation import Evaluation, Scorer
-from crossrank.evaluation.reranking import RerankingTask, evaluate_tasks
+from crossrank.evaluation import Protocols
+from crossrank.evaluation.reranking import OverTasks, RerankingTask
 from crossrank.hub import Asset, resolve
 
 NAMES = {
@@ -22,7 +22,7 @@ NAMES = {
 
 
 @dataclass(frozen=True)
-class NanoBEIR:
+class NanoBEIR(OverTasks):
     """The named sets of a NanoBEIR-shaped hub data set, reranked to depth `rerank_k`, positives included.
 
     Source: sentence-transformers' CrossEncoderNanoBEIREvaluator 6.2, whose names (`NanoNQ_R100`) and base values it
@@ -35,6 +35,7 @@ class NanoBEIR:
     rerank_k: int = 100
     at_k: int = 10
     always_rerank_positives: bool = True
+    protocol: Protocols = "st"
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.names if name.lower() not in NAMES]
@@ -52,36 +53,41 @@ class NanoBEIR:
         """Return the hub data set at its pinned revision."""
         return (Asset("dataset", self.path, self.revision),)
 
-    def prepare(self) -> None:
-        """Load the sets, fetching them where needed."""
-        self._tasks  # noqa: B018 - loading is what the property does
-
-    def __call__(self, score: Scorer) -> Evaluation:
-        """Rerank every set."""
-        return evaluate_tasks(self._tasks, score)
-
     @cached_property
-    def _tasks(self) -> list[RerankingTask]:
+    def tasks(self) -> Sequence[RerankingTask]:
+        """One a set, fetched where needed.
+
+        Raises:
+            DataError: a subset, a set or a column is not there.
+        """
         return [self._task(f"Nano{NAMES[name.lower()]}") for name in self.names]
 
     def _task(self, split: str) -> RerankingTask:
         corpus = dict(self._columns("corpus", split, "_id", "text"))
         queries = dict(self._columns("queries", split, "_id", "text"))
         ranked = dict(self._columns("bm25", split, "query-id", "corpus-ids"))
-        positives: dict[str, dict[str, None]] = {}  # a judgement that stands twice counts once
+        qrels: dict[str, dict[str, int]] = {}  # a judgement that stands twice counts once
         for query, found in self._columns("qrels", split, "query-id", "corpus-id"):
-            positives.setdefault(query, {}).update(dict.fromkeys(found if isinstance(found, list) else [found]))
+            qrels.setdefault(query, {}).update(dict.fromkeys(found if isinstance(found, list) else [found], 1))
         return RerankingTask(
             name=f"{split}_R{self.rerank_k}",
             queries={query: queries[query] for query in ranked},
-            candidates={query: [corpus[d] for d in ids[: self.rerank_k]] for query, ids in ranked.items()},
-            positives={query: [corpus[d] for d in positives.get(query, ())] for query in ranked},
+            documents=corpus,
+            candidates={query: ids[: self.rerank_k] for query, ids in ranked.items()},
+            qrels=qrels,
             at_k=self.at_k,
             always_rerank_positives=self.always_rerank_positives,
+            protocol=self.protocol,
         )
 
     def _columns(self, subset: str, split: str, key: str, value: str) -> "zip[tuple[str, Any]]":
-        table = datasets.load_dataset(str(resolve(self.assets()[0])), subset, split=split)
+        try:
+            table = datasets.load_dataset(str(resolve(self.assets()[0])), subset, split=split)
+        except ValueError as error:  # no such subset or split
+            raise DataError(
+                f"{self.path} is not of NanoBEIR's shape, with subsets corpus, queries, qrels and bm25 and a split "
+                f"{split}: {' '.join(str(error).split())}"
+            ) from error
         if not {key, value} <= set(table.column_names):
             raise DataError(
                 f"{self.path}, {subset}: columns {key!r} and {value!r} are wanted, got {table.column_names}"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import distributed
 
 from crossrank.data.batch import collate
 from crossrank.data.tokens import PairEncoder, TokenIds
@@ -21,7 +22,8 @@ class PairScorer:
     A text is tokenised once in the scorer's life, so an evaluation that comes back every N steps pays for it once.
     Batches hold at most `tokens_per_batch` tokens (or one pair that is longer) of pairs of similar length, by default
     as many as suit the model's device and dtype; no score depends on which pairs are scored together, but for
-    rounding. Equal pairs are scored once, so that their scores are equal to the last bit.
+    rounding. Equal pairs are scored once, so that their scores are equal to the last bit. In a process group, each
+    process scores every n-th batch and all get all scores, the same to the last bit as one process would.
     """
 
     def __init__(
@@ -47,22 +49,29 @@ class PairScorer:
         scores = self._distinct(list(row))
         return scores[[row[pair] for pair in pairs]]
 
+    def truncated(self, pairs: Sequence[tuple[str, str]]) -> npt.NDArray[np.bool_]:
+        """Return which pairs have more tokens than the model takes, so that their texts are cut."""
+        self._tokenise(pairs)
+        whole = [sum(len(self._tokens[text]) for text in pair) for pair in pairs]
+        return np.asarray(whole, np.int64) > self.encoder.max_length - self.encoder.layout.specials
+
     def _distinct(self, pairs: Sequence[tuple[str, str]]) -> npt.NDArray[np.float32]:
         self._tokenise(pairs)
         lengths = np.fromiter((self._length(pair) for pair in pairs), np.int64, len(pairs))
         order = np.argsort(-lengths, kind="stable")
-        scores = torch.empty(len(pairs))
+        scores = torch.zeros(len(pairs))
         modes = {module: module.training for module in self.model.modules()}
         self.model.eval()
         device = next(self.model.parameters()).device
+        rank, processes = _place()
         try:
             with torch.inference_mode(), self._precision(device.type), prepared_weights():
-                for chosen in self._batches(order, lengths):
+                for chosen in self._batches(order, lengths)[rank::processes]:
                     scores[torch.from_numpy(chosen)] = self._score([pairs[i] for i in chosen], device)
         finally:
             for module, training in modes.items():
                 module.training = training
-        return scores.numpy()
+        return _gathered(scores, device) if processes > 1 else scores.numpy()
 
     def _precision(self, device: str) -> torch.autocast:
         return torch.autocast(device, dtype=self.autocast, enabled=bool(self.autocast))
@@ -88,3 +97,17 @@ class PairScorer:
                 start, tokens = position, 0
             tokens += lengths[pair]
         return [*batches, order[start:]]
+
+
+def _place() -> tuple[int, int]:
+    """Return this process's rank and how many processes there are."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def _gathered(scores: torch.Tensor, device: torch.device) -> npt.NDArray[np.float32]:
+    """Add up what each process scored; to add zeros changes nothing."""
+    shared = scores.to(device)  # gloo adds up on the host, nccl on the device
+    distributed.all_reduce(shared)
+    return shared.cpu().numpy()

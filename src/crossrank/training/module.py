@@ -22,12 +22,14 @@ from crossrank.training.whole_step import StepMode, WholeStep
 class RerankerModule(pl.LightningModule):
     """Trains a cross-encoder on labelled pairs with a loss over their logits.
 
-    The loss of the last step is left in `last_loss` on the device; nothing here waits for it. With a `mode`, a batch is
-    one call from its loss to the update (see `WholeStep`), and Lightning's hooks around backward pass and optimizer
-    step find nothing to do.
+    The loss of the last micro-batch, a scalar, and its logits float32[pairs] are left in `last_loss` and `last_logits`
+    on the device; nothing here waits for them. With a `mode`, a batch is one call from its loss to the update (see
+    `WholeStep`), and Lightning's hooks around backward pass and optimizer step find nothing to do.
     """
 
     last_loss: Tensor
+    last_logits: Tensor
+    computed_tokens: int  # of the last micro-batch; the model's own number may be of an evaluation since
 
     def __init__(
         self,
@@ -42,6 +44,7 @@ class RerankerModule(pl.LightningModule):
         self._optimizer, self._schedule = optimizer, schedule
         self.progress: dict[str, str] = {}  # what the progress bar shows
         self.evaluation_seconds = 0.0  # spent evaluating so far, so that throughput can leave it out
+        self.before_saving: Callable[[], None] | None = None  # may refuse, by raising, that a checkpoint is written
         self._words: TouchedRows | None = None
         self._whole: WholeStep | None = None
         self._base_lr = 0.0
@@ -69,11 +72,19 @@ class RerankerModule(pl.LightningModule):
     def training_step(self, batch: PairBatch, batch_index: int) -> Tensor:
         """Return the loss of one micro-batch."""
         if self._whole is not None:
-            self.last_loss = self._whole(batch)
+            self.last_loss, self.last_logits = self._whole(batch)
+            self.computed_tokens = self.model.computed_tokens
             return self.last_loss
-        loss = self.loss(self.model(batch), batch.labels, batch.query_index)
-        self.last_loss = loss.detach()
+        logits = self.model(batch)
+        self.computed_tokens = self.model.computed_tokens
+        loss = self.loss(logits, batch.labels, batch.query_index)
+        self.last_loss, self.last_logits = loss.detach(), logits.detach()
         return loss
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Ask `before_saving`: Lightning asks no callback before it writes weights alone."""
+        if self.before_saving is not None:
+            self.before_saving()
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Compute the gradients, where that is not part of a whole step."""

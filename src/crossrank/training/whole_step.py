@@ -42,10 +42,11 @@ class _Captured:
     graph: Any  # torch.cuda.CUDAGraph
     inputs: PairBatch
     loss: Tensor
+    logits: Tensor
 
 
 class WholeStep:
-    """Makes one optimizer step on a batch: `step(batch) -> loss`, a scalar on the device that nothing waits for.
+    """Makes one optimizer step on a batch: `step(batch) -> loss, logits`, on the device; nothing waits for them.
 
     The first batch of a shape runs eagerly, which is the warm-up that a capture needs; the second is captured. The
     optimizer's lr becomes a tensor, so that a schedule can change what a graph reads.
@@ -76,8 +77,11 @@ class WholeStep:
                 group["lr"] = torch.tensor(float(group["lr"]), device=self._device)
                 group["capturable"] = True
 
-    def __call__(self, batch: PairBatch) -> Tensor:
-        """Train on the batch, which may still lie on the host, and return its loss before the update."""
+    def __call__(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
+        """Train on the batch, which may still lie on the host.
+
+        Returns its loss, a scalar, and its logits float32[pairs], both from before the update and without a graph.
+        """
         shape = (len(batch.input_ids), batch.longest, len(batch))
         self.model.computed_tokens = shape[0]  # a replay runs no Python
         if not self.graphs:
@@ -90,29 +94,30 @@ class WholeStep:
         captured = self._captured[shape]
         _copy(batch, captured.inputs)
         captured.graph.replay()
-        return captured.loss.clone()
+        return captured.loss.clone(), captured.logits.clone()
 
-    def _run(self, batch: PairBatch) -> Tensor:
+    def _run(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
         batch, kind = batch.to(self._device, non_blocking=True), self._device.type
         with torch.autocast(kind, enabled=False):  # Lightning's stands around all of it
             # without the cache: a cast weight that a graph made is no one else's
             with torch.autocast(kind, dtype=self.autocast, enabled=self.autocast is not None, cache_enabled=False):
-                loss = self.loss(self._score(batch), batch.labels, batch.query_index)
+                logits = self._score(batch)
+                loss = self.loss(logits, batch.labels, batch.query_index)
             self._forget()
             loss.backward()  # type: ignore[no-untyped-call]
             if self.clip:
                 clip_norm(self.optimizer, self.clip)
             self.optimizer.step()
-        return loss.detach()
+        return loss.detach(), logits.detach()
 
-    def _warm_up(self, batch: PairBatch) -> Tensor:
+    def _warm_up(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
         """Run eagerly beside the current stream, as torch asks for before a capture."""
         current, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(current)
         with torch.cuda.stream(side):
-            loss = self._run(batch)
+            made = self._run(batch)
         current.wait_stream(side)
-        return loss
+        return made
 
     def _capture(self, shape: Shape, batch: PairBatch) -> bool:
         inputs = batch.to(self._device)
@@ -120,14 +125,14 @@ class WholeStep:
         try:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=self._pool):
-                loss = self._run(inputs)
+                loss, logits = self._run(inputs)
         except RuntimeError as error:
             log.warning("CUDA graph: capture failed, every step is launched kernel by kernel from here on: %s", error)
             self.graphs = False
             self.optimizer.zero_grad(set_to_none=True)
             return False
         self._pool = self._pool or graph.pool()
-        self._captured[shape] = _Captured(graph, inputs, loss)
+        self._captured[shape] = _Captured(graph, inputs, loss, logits)
         log.info("CUDA graph: captured a step of %d tokens, %d graphs in all", shape[0], len(self._captured))
         return True
 

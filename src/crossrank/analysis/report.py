@@ -1,0 +1,148 @@
+"""The page that a finished run ends with: what came of it, how far its scores can be trusted, where it fails."""
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from crossrank.analysis.failures import as_markdown as failures_page
+from crossrank.analysis.failures import failures
+from crossrank.analysis.runs import RunFolder
+from crossrank.analysis.summary import SummaryRow, as_markdown
+from crossrank.errors import DataError
+from crossrank.evaluation.calibration import (
+    Calibration,
+    Reliability,
+    fit_platt,
+    fit_temperature,
+    reliability,
+    threshold_for_precision,
+)
+from crossrank.evaluation.significance import Interval, mean_interval
+
+log = logging.getLogger(__name__)
+
+CalibrationMethod = Literal["shift", "temperature", "platt"]
+PRECISIONS = (0.5, 0.8, 0.9, 0.95)
+
+
+def run_report(
+    run: RunFolder, name: str, step: int, rows: Sequence[SummaryRow], monitor: str, calibration: Calibration
+) -> str:
+    """Return a finished run's page as markdown; `monitor` is the key of the metric that chose the step."""
+    _, evaluator, _, metric = monitor.split("/")
+    evaluations = run.evaluations
+    chosen = evaluations[(evaluations["step"] == step) & (evaluations["evaluator"] == evaluator)]
+    scores = _of(run.scores(step), evaluator)
+    queries, documents = _of(run.queries, evaluator), _of(run.documents, evaluator)
+    parts = [
+        f"# {name}",
+        f"Best step: {step}, by {monitor}; on that set the step's own numbers are slightly optimistic.",
+        as_markdown(rows),
+        *_recall(run.queries),
+        *_calibration(scores, calibration),
+        failures_page(failures(chosen, queries, scores, documents, metric)).rstrip(),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _of(table: pd.DataFrame, evaluator: str) -> pd.DataFrame:
+    return table if table.empty else table[table["evaluator"] == evaluator]
+
+
+def _recall(queries: pd.DataFrame) -> Iterator[str]:
+    if queries.empty:
+        return
+    yield "## First stage"
+    lines = ["| dataset | queries | candidates a query | relevant documents among them |", "|---|---|---|---|"]
+    for (_, dataset), rows in queries.groupby(["evaluator", "dataset"], sort=False):
+        found = rows["recall"].dropna()
+        lines.append(
+            f"| {dataset} | {len(rows)} | {rows['candidates'].mean():.1f} | {_shown(mean_interval(found, 0, 1))} |"
+        )
+    yield "\n".join(lines)
+
+
+def calibrated(scores: pd.DataFrame, pos_weight: float, method: CalibrationMethod) -> Calibration:
+    """Return what turns a model's logits into probabilities of relevance.
+
+    `pos_weight` of the loss is undone analytically; the methods temperature and platt then fit what is left on the
+    candidates of `scores`, those that the first stage found. What cannot be fitted is left out with a warning.
+    """
+    shift = Calibration.of_pos_weight(pos_weight)
+    if method == "shift":
+        return shift
+    logits, relevant, _ = _candidates(scores)
+    fit = fit_platt if method == "platt" else fit_temperature
+    try:
+        return fit(logits, relevant, shift.shift)
+    except DataError as error:
+        log.warning("calibration: only pos_weight is undone, %s is not fitted: %s", method, error)
+        return shift
+
+
+def _candidates(scores: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return logits, relevance and the number of the query of each candidate that the first stage found."""
+    if scores.empty:
+        return np.zeros(0), np.zeros(0), np.zeros(0, np.int64)
+    found = scores[scores["first_stage_rank"] > 0]
+    queries = found.groupby(["dataset", "query_id"], sort=False).ngroup()
+    return found["score"].to_numpy(), found["relevant"].to_numpy(), queries.to_numpy()
+
+
+def _calibration(scores: pd.DataFrame, calibration: Calibration) -> Iterator[str]:
+    logits, relevant, queries = _candidates(scores)
+    if not 0 < relevant.sum() < len(relevant):
+        return
+    yield "## Calibration"
+    yield (
+        f"p = sigmoid((logit - {calibration.shift:.4f}) / {calibration.temperature:.4f} + {calibration.bias:.4f}): "
+        f"pos_weight undone, the rest fitted on these {len(logits):,} candidates of {len(np.unique(queries)):,} "
+        f"questions, {relevant.mean():.2%} of them relevant. Brackets hold 95 % intervals (bootstrap over questions)."
+    )
+    made = {
+        "sigmoid of the logit": Calibration(0.0), "pos_weight undone": Calibration(calibration.shift),
+        "calibrated": calibration,
+    }  # fmt: skip
+    found = {name: reliability(how.probability(logits), relevant, query_index=queries) for name, how in made.items()}
+    lines = ["| probability | Brier | ECE |", "|---|---|---|"]
+    yield "\n".join([*lines, *(f"| {name} | {_shown(r.brier)} | {_shown(r.ece)} |" for name, r in found.items())])
+    yield _curve(found["calibrated"])
+    yield _thresholds(calibration.probability(logits), relevant)
+
+
+def _curve(found: Reliability) -> str:
+    lines = ["| probability | pairs | mean probability | share relevant |", "|---|---|---|---|"]
+    for b in found.bins:
+        share = _shown(Interval(b.share_relevant, b.share_low, b.share_high))
+        lines.append(f"| {b.low:.1f} to {b.high:.1f} | {b.pairs:,} | {b.mean_probability:.4f} | {share} |")
+    return "\n".join(lines)
+
+
+def _thresholds(probabilities: np.ndarray, relevant: np.ndarray) -> str:
+    lines = ["| precision wanted | probability from | precision | recall | pairs above |", "|---|---|---|---|---|"]
+    for precision in PRECISIONS:
+        try:
+            cut = threshold_for_precision(probabilities, relevant, precision)
+        except DataError:
+            lines.append(f"| {precision:.0%} | cannot be had | - | - | - |")
+            continue
+        hits = round(cut.precision * cut.pairs_above)
+        shares = " | ".join(_shown(_share(hits, total)) for total in (cut.pairs_above, int(relevant.sum())))
+        lines.append(f"| {precision:.0%} | {cut.threshold:.4f} | {shares} | {cut.pairs_above:,} |")
+    return "\n".join(lines)
+
+
+def _share(hits: int, total: int) -> Interval:
+    """Return a share of pairs with Wilson's 95 % interval."""
+    found = binomtest(hits, total).proportion_ci(0.95, method="wilson")
+    return Interval(hits / total, float(found.low), float(found.high))
+
+
+def _shown(value: Interval) -> str:
+    interval = "too few queries" if math.isnan(value.low) else f"{value.low:.4f}, {value.high:.4f}"
+    return f"{value.mean:.4f} [{interval}]"

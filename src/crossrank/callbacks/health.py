@@ -1,0 +1,248 @@
+"""Whether a training is healthy: what its scores, losses and gradients look like, every N optimizer steps."""
+
+import logging
+import math
+import pickle
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from crossrank.data.batch import PairBatch
+from crossrank.errors import TrainingError
+from crossrank.losses import Loss
+from crossrank.training.module import RerankerModule
+
+log = logging.getLogger(__name__)
+
+SURE = 12.0  # beyond it a logit's sigmoid has a slope below 1e-5
+COLLAPSED = 1e-6  # a spread of scores, relative to their size: what rounding leaves of equal ones in float32
+CONSTANT = 1e-2  # a relative spread that bfloat16, which has 8 bits, hardly sees
+ENOUGH_PAIRS = 100  # fewer say too little for a warning
+RANKS = {"0": (0, 0), "1": (1, 1), "2": (2, 2), "3_to_5": (3, 5), "from_6": (6, 255)}
+
+# name: when it is given, by the metrics and the mean `size` of the scores (at least 1), and its sentence
+WARNINGS: dict[str, tuple[Callable[[Mapping[str, float]], bool], str]] = {
+    "constant": (lambda m: m["score_std"] < CONSTANT * m["size"],
+        "scores hardly differ between pairs (standard deviation {score_std:.2g}, mean size {size:.2g}); raise "
+        "optimizer.lr if the loss stands still, lower it if the loss has jumped"),
+    "order": (lambda m: m["pair_accuracy"] <= 0.5 and m["score_std"] >= CONSTANT * m["size"],
+        "positives do not score above negatives (pair accuracy {pair_accuracy:.3f}, by chance 0.5); check the labels, "
+        "then optimizer.lr"),
+    "saturated": (lambda m: m["saturated_share"] > 0.5,
+        "{saturated_share:.0%} of the scores are beyond +-12, where the sigmoid is flat; lower optimizer.lr or raise "
+        "optimizer.weight_decay"),
+    "wrong": (lambda m: m["wrong_and_sure_share"] > 0.05,
+        "{wrong_and_sure_share:.0%} of the scores are beyond +-12 on the wrong side; look for answers among the "
+        "negatives (policy.margin drops the likeliest) or lower optimizer.lr"),
+    "balance": (lambda m: abs(m["gradient_share_of_positives"] - 0.5) > 0.48,
+        "positives give {gradient_share_of_positives:.1%} of the gradient; change their weight in the loss, or "
+        "policy.negatives, so that both sides count"),
+}  # fmt: skip
+
+
+class Scored(NamedTuple):
+    """One micro-batch with the logits, float32[pairs], that the model gave it in training."""
+
+    logits: Tensor
+    labels: Tensor  # float32[pairs]
+    query_index: Tensor  # int64[pairs]
+    ranks: Tensor | None  # int64[pairs]
+
+
+def health_metrics(batches: Sequence[Scored], loss: Loss) -> dict[str, float]:
+    """Return what scores, losses and gradients look like; what the batches do not define is left out.
+
+    - `positive_score`, `negative_score`: mean logits; `separation`: the first minus the second.
+    - `pair_accuracy`, 0 to 1: the share of the (positive, negative) pairs of one batch in which the positive scores
+      higher, a tie counting half: the area under the ROC curve, see `sklearn.metrics.roc_auc_score`.
+    - `score_std`: the standard deviation of logits around the mean of their own batch, so that weights that move
+      between batches do not count.
+    - `saturated_share`, 0 to 1: pairs whose logit is beyond +-12, where the sigmoid is flat; `wrong_and_sure_share`:
+      those among all pairs that are on the wrong side too.
+    - `gradient_share_of_positives`, 0 to 1: the sum of |d loss / d logit| over positives by that over all pairs.
+    - `loss_of_rank_N`: mean binary cross-entropy, without weights, whatever the loss of the training: softplus(-z) of
+      positives (N = 0), softplus(z) of the negatives that stand at place N, or in that range, of their question's.
+    """
+    scores, positive = _host(batch.logits for batch in batches), _host(batch.labels for batch in batches) >= 0.5
+    metrics = _score_metrics(scores, positive, [len(batch.logits) for batch in batches])
+    gradients = np.abs(_host(_gradients(batches, loss)))
+    if gradients.any():
+        metrics["gradient_share_of_positives"] = float(gradients[positive].sum() / gradients.sum())
+    ranks = [batch.ranks for batch in batches if batch.ranks is not None]
+    if len(ranks) == len(batches):
+        losses, places = np.logaddexp(0, np.where(positive, -scores, scores)), _host(ranks)
+        for name, (low, high) in RANKS.items():
+            metrics[f"loss_of_rank_{name}"] = _mean(losses, (places >= low) & (places <= high))
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}
+
+
+def last_good_checkpoint(folder: Path) -> tuple[Path, int] | None:
+    """Return the newest readable `*.ckpt` of a folder whose weights and optimizer state are finite, and its step."""
+    for file in sorted(folder.glob("*.ckpt"), key=lambda file: file.stat().st_mtime_ns, reverse=True):
+        try:
+            saved = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            states = [state for optimizer in saved.get("optimizer_states", ()) for state in optimizer["state"].values()]
+            values = [value for state in (saved["state_dict"], *states) for value in state.values()]
+            if all(bool(value.isfinite().all()) for value in values if isinstance(value, Tensor)):
+                return file, int(saved["global_step"])
+        except (OSError, RuntimeError, pickle.UnpicklingError, KeyError):
+            continue
+    return None
+
+
+class TrainingHealth(pl.Callback):
+    """Logs `health/...` (see `health_metrics`), warns of what looks wrong, and stops a training that is dead.
+
+    It looks every `every_n_steps` optimizer steps and after the last, at the micro-batches of the `window` steps before
+    that point; only then does the host wait for the device. A warning is one sentence, given once until what it warns
+    of has gone; none is given in the first `grace` of all steps, nor on fewer than 100 pairs.
+
+    A training is dead when a loss, a logit or a weight is not finite, or when all scores are the same at `patience`
+    points in a row. On the CPU every loss is looked at, elsewhere those since the last point, and the weights whenever
+    a checkpoint is about to be written: none of a dead model replaces a good one. TrainingError then says what died
+    at which step and where under `<run_dir>/checkpoints` the last good checkpoint lies.
+    """
+
+    def __init__(
+        self, run_dir: str, every_n_steps: int = 100, window: int = 20, grace: float = 0.1, patience: int = 3
+    ) -> None:
+        for name, value in (("every_n_steps", every_n_steps), ("window", window), ("patience", patience)):
+            if value < 1:
+                raise ValueError(f"{name} is a count and must be at least 1, got {value}")
+        if not 0 <= grace < 1:
+            raise ValueError(f"grace is a share of all steps, from 0 to below 1, got {grace}")
+        self.run_dir, self.every_n_steps, self.window = Path(run_dir), every_n_steps, window
+        self.grace, self.patience = grace, patience
+        self._batches: deque[Scored] = deque(maxlen=window)
+        self._losses: list[Tensor] = []  # since the last point, on the device
+        self._warned: set[str] = set()
+        self._collapsed = 0  # points in a row
+        self._last_step = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start with nothing seen, and have the weights looked at before a checkpoint is written."""
+        assert isinstance(pl_module, RerankerModule)
+        self._last_step = trainer.global_step
+        self._batches = deque(maxlen=self.window * trainer.accumulate_grad_batches)
+        self._losses, self._collapsed = [], 0
+        pl_module.before_saving = partial(self._check_weights, trainer, pl_module)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Let go of the module."""
+        pl_module.before_saving = None  # type: ignore[assignment]
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Keep what the batch was scored, and look when it is time."""
+        assert isinstance(pl_module, RerankerModule)
+        assert isinstance(batch, PairBatch)
+        self._losses.append(pl_module.last_loss)
+        self._batches.append(Scored(pl_module.last_logits, batch.labels, batch.query_index, batch.ranks))
+        step = trainer.global_step
+        due = (step % self.every_n_steps == 0 or step == trainer.max_steps) and step != self._last_step
+        if due or pl_module.last_loss.device.type == "cpu":  # there it waits for nothing
+            self._check_losses(trainer, pl_module, batch_idx)
+        if due:
+            self._last_step = step
+            self._check_weights(trainer, pl_module)
+            self._look(trainer, pl_module, step)
+
+    def _check_losses(self, trainer: pl.Trainer, module: RerankerModule, batch_idx: int) -> None:
+        values = torch.stack(self._losses).tolist()
+        self._losses.clear()
+        first = next((i for i, value in enumerate(values) if not math.isfinite(value)), None)
+        if first is not None:
+            step = (batch_idx + 1 - len(values) + first) // trainer.accumulate_grad_batches + 1
+            raise self._dead(trainer, module, f"the loss is {values[first]} at step {step}")
+
+    def _check_weights(self, trainer: pl.Trainer, module: RerankerModule) -> None:
+        names, weights = zip(*module.named_parameters(), strict=True)
+        finite = torch.stack([weight.detach().sum() for weight in weights]).isfinite().tolist()
+        if not all(finite):
+            first = names[finite.index(False)].removeprefix("model.classifier.")
+            what = f"{finite.count(False)} of {len(names)} weights are not finite, the first of them {first}"
+            raise self._dead(trainer, module, f"{what}, after step {trainer.global_step}")
+
+    def _look(self, trainer: pl.Trainer, module: RerankerModule, step: int) -> None:
+        scores = _host(batch.logits for batch in self._batches)
+        if not np.isfinite(scores).all():
+            count = int((~np.isfinite(scores)).sum())
+            raise self._dead(trainer, module, f"{count} of the last {len(scores)} scores are not finite at step {step}")
+        device = self._batches[0].logits.device  # a graph's batch has stayed on the host
+        batches = [Scored(*(None if x is None else x.to(device) for x in batch)) for batch in self._batches]  # type: ignore[arg-type]
+        metrics = health_metrics(batches, module.loss)
+        for logger in trainer.loggers:
+            logger.log_metrics({f"health/{name}": value for name, value in metrics.items()}, step=step)
+        if step > self.grace * trainer.max_steps:
+            size = max(1.0, float(np.abs(scores).mean()))
+            if len(scores) >= ENOUGH_PAIRS:
+                self._warn(step, defaultdict(lambda: math.nan, metrics, size=size))  # nothing is true of NaN
+            same = metrics.get("score_std", math.inf) < COLLAPSED * size and "separation" in metrics
+            self._collapsed = self._collapsed + 1 if same else 0
+        if self._collapsed >= self.patience:
+            what = f"the scores of a batch are all the same at {self._collapsed} points in a row"
+            raise self._dead(trainer, module, f"{what} (about {scores.mean():.4g}), the last at step {step}")
+
+    def _warn(self, step: int, metrics: Mapping[str, float]) -> None:
+        now = {name for name, (wrong, _) in WARNINGS.items() if wrong(metrics)}
+        for name in sorted(now - self._warned):
+            log.warning("health, step %d: %s", step, WARNINGS[name][1].format_map(metrics))
+        self._warned = now
+
+    def _dead(self, trainer: pl.Trainer, module: RerankerModule, what: str) -> TrainingError:
+        good = last_good_checkpoint(self.run_dir / "checkpoints")
+        where = f"the last good checkpoint is {good[0]} (step {good[1]})" if good else "no good checkpoint was written"
+        rate = module.learning_rate(max(trainer.global_step - 1, 0))
+        return TrainingError(
+            f"training stopped: {what} of {trainer.max_steps}; {where}; "
+            f"lower optimizer.lr (the rate was {rate:.3g}), lengthen the warm-up or train in float32"
+        )
+
+
+def _gradients(batches: Sequence[Scored], loss: Loss) -> tuple[Tensor, ...]:
+    """Return d loss / d logit of each batch's pairs; a logit is in the loss of its own batch alone."""
+    with torch.enable_grad():
+        leaves = [batch.logits.detach().requires_grad_() for batch in batches]
+        losses = [loss(z, batch.labels, batch.query_index) for z, batch in zip(leaves, batches, strict=True)]
+        return torch.autograd.grad(torch.stack(losses).sum(), leaves)
+
+
+def _score_metrics(scores: npt.NDArray[Any], positive: npt.NDArray[np.bool_], sizes: list[int]) -> dict[str, float]:
+    above = compared = squares = 0.0
+    for start, stop in pairwise(np.cumsum([0, *sizes])):
+        z, y = scores[start:stop], positive[start:stop]
+        squares += float(np.square(z - z.mean()).sum())
+        gaps = z[y][:, None] - z[~y]
+        above += float(np.count_nonzero(gaps > 0) + np.count_nonzero(gaps == 0) / 2)
+        compared += gaps.size
+    freedom = len(scores) - len(sizes)
+    sure = np.abs(scores) > SURE
+    high, low = _mean(scores, positive), _mean(scores, ~positive)
+    return {
+        "positive_score": high,
+        "negative_score": low,
+        "separation": high - low,
+        "pair_accuracy": above / compared if compared else math.nan,
+        "score_std": math.sqrt(squares / freedom) if freedom else math.nan,
+        "saturated_share": float(sure.mean()),
+        "wrong_and_sure_share": float((sure & ((scores > 0) != positive)).mean()),
+    }
+
+
+def _mean(values: npt.NDArray[Any], chosen: npt.NDArray[np.bool_]) -> float:
+    return float(values[chosen].mean()) if chosen.any() else math.nan
+
+
+def _host(parts: Iterable[Tensor]) -> npt.NDArray[np.float64]:
+    joined: npt.NDArray[np.float64] = torch.cat(list(parts)).cpu().numpy().astype(np.float64)
+    return joined

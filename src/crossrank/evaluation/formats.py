@@ -1,0 +1,156 @@
+"""Texts, judgements and rankings in the shapes that collections come in: BEIR's, NanoBEIR's and TREC's."""
+
+import math
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from crossrank.data.miners.bm25 import BM25Miner
+from crossrank.data.readers import SUFFIXES, Row, read_lines, read_rows
+from crossrank.errors import DataError
+
+TREC_SUFFIXES = tuple(name + end for name in (".trec", ".txt", ".run", ".qrels") for end in ("", ".gz"))
+
+Qrels = dict[str, dict[str, int]]  # query id -> document id -> grade
+Ranking = dict[str, list[str]]  # query id -> document ids, best first
+
+
+def find(folder: Path, *stems: str) -> Path | None:
+    """Return the first file in a folder that has one of these names and a suffix that can be read."""
+    names = (f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES)
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def read_texts(file: Path, with_titles: bool = False, wanted: Collection[str] | None = None) -> dict[str, str]:
+    """Read `_id` and `text`, with the title before the text if wished; of `wanted` ids only, if given.
+
+    Raises:
+        DataError: a column is missing, an id stands twice or a text is empty.
+    """
+    texts: dict[str, str] = {}
+    for number, row in read_rows(file):
+        key = _value(row, "_id", file, number)
+        if wanted is not None and key not in wanted:
+            continue
+        text = _value(row, "text", file, number)
+        if key in texts:
+            raise DataError(f"{file}, row {number}: the id {key!r} stands here a second time; ids must be unique")
+        title = str(row.get("title") or "") if with_titles else ""
+        texts[key] = f"{title} {text}".strip()
+        if not texts[key]:
+            raise DataError(f"{file}, row {number}: the text of {key!r} is empty")
+    return texts
+
+
+def read_qrels(file: Path, queries: Collection[str] | None, documents: Collection[str] | None) -> Qrels:
+    """Read judgements: rows of query-id, corpus-id (one or a list) and score (1 if absent), or TREC's four columns.
+
+    With `queries` and `documents`, an id that is not among them is refused. A judgement that stands twice counts as
+    it stood last.
+
+    Raises:
+        DataError: a row is broken, names something unknown, or has a grade that is not a whole number.
+    """
+    judged: Qrels = {}
+    for number, query, document, grade in _trec_qrels(file) if file.name.endswith(TREC_SUFFIXES) else _qrels(file):
+        _known(query, queries, "query", file, number)
+        _known(document, documents, "document", file, number)
+        judged.setdefault(query, {})[document] = grade
+    return judged
+
+
+def read_ranking(file: Path, queries: Collection[str] | None, documents: Collection[str] | None) -> Ranking:
+    """Read a first stage: rows of query-id and corpus-ids, best first, or a TREC run of six columns.
+
+    A run is ordered as trec_eval orders it: by score, whatever the rank column says, ties by falling document id.
+
+    Raises:
+        DataError: a row is broken or names something unknown, or a query (in a run, a pair) stands twice.
+    """
+    if file.name.endswith(TREC_SUFFIXES):
+        return _trec_run(file, queries, documents)
+    ranked: Ranking = {}
+    for number, row in read_rows(file):
+        query, found = _value(row, "query-id", file, number), row.get("corpus-ids")
+        _known(query, queries, "query", file, number)
+        if not isinstance(found, list) or not found:
+            raise DataError(f"{file}, row {number}: 'corpus-ids' must be a list of document ids, got {found!r}")
+        if query in ranked:
+            raise DataError(f"{file}, row {number}: the query {query!r} stands here a second time")
+        for document in found:
+            _known(str(document), documents, "document", file, number)
+        ranked[query] = list(map(str, found))
+    return ranked
+
+
+def bm25_run(queries: dict[str, str], corpus: dict[str, str], depth: int) -> Ranking:
+    """Return the ids of the best `depth` documents of each query under BM25, best first."""
+    ids, none = list(corpus), [np.zeros(0, np.int32)] * len(queries)
+    blocks = BM25Miner().search(list(queries.values()), list(corpus.values()), depth, none)
+    found = np.concatenate([block.ids for block in blocks])
+    return {query: [ids[d] for d in row if d >= 0] for query, row in zip(queries, found, strict=True)}
+
+
+def _qrels(file: Path) -> Iterator[tuple[int, str, str, int]]:
+    for number, row in read_rows(file):
+        query, documents = _value(row, "query-id", file, number), row.get("corpus-id")
+        score = row.get("score")
+        grade = 1 if score in (None, "") else _grade(score, file, number)
+        for document in documents if isinstance(documents, list) else [_value(row, "corpus-id", file, number)]:
+            yield number, query, str(document), grade
+
+
+def _trec_qrels(file: Path) -> Iterator[tuple[int, str, str, int]]:
+    for number, (query, _, document, grade) in _columns(file, 4, "query, 0, document, grade"):
+        yield number, query, document, _grade(grade, file, number)
+
+
+def _trec_run(file: Path, queries: Collection[str] | None, documents: Collection[str] | None) -> Ranking:
+    scored: dict[str, dict[str, float]] = {}
+    for number, (query, _, document, _, score, _) in _columns(file, 6, "query, Q0, document, rank, score, tag"):
+        _known(query, queries, "query", file, number)
+        _known(document, documents, "document", file, number)
+        if document in scored.setdefault(query, {}):
+            raise DataError(f"{file}, row {number}: ranks the document {document!r} of query {query!r} a second time")
+        scored[query][document] = _number(score, "score", file, number)
+    return {
+        query: sorted(found, key=lambda document: (np.float32(found[document]), document), reverse=True)
+        for query, found in scored.items()
+    }
+
+
+def _columns(file: Path, count: int, names: str) -> Iterator[tuple[int, list[str]]]:
+    for number, line in read_lines(file):
+        columns = line.split()
+        if len(columns) != count:
+            raise DataError(f"{file}, row {number}: {count} columns are wanted ({names}), got {len(columns)}")
+        yield number, columns
+
+
+def _value(row: Row, column: str, file: Path, number: int) -> str:
+    if row.get(column) is None:
+        raise DataError(f"{file}, row {number}: no {column!r}; the columns are: {', '.join(map(str, row))}")
+    return str(row[column])
+
+
+def _number(value: object, name: str, file: Path, number: int) -> float:
+    try:
+        found = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise DataError(f"{file}, row {number}: {name!r} must be a number, got {value!r}")
+    return found
+
+
+def _grade(value: object, file: Path, number: int) -> int:
+    grade = _number(value, "score", file, number)
+    if not grade.is_integer():
+        raise DataError(f"{file}, row {number}: 'score' is a grade and must be a whole number, got {value!r}")
+    return int(grade)
+
+
+def _known(key: str, known: Iterable[str] | None, kind: str, file: Path, number: int) -> None:
+    if known is not None and key not in known:
+        raise DataError(f"{file}, row {number}: names the {kind} {key!r}, which is not in the collection")
