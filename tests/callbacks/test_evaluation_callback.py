@@ -1,6 +1,7 @@
 """A fake evaluator: it says what it is told to say, and notes what it was given."""
 
 import json
+import logging
 from functools import partial
 
 import lightning.pytorch as pl
@@ -59,9 +60,9 @@ class Toy:
 
 
 class Stream(pl.LightningDataModule):
-    def __init__(self, encoder, batches):
+    def __init__(self, encoder, batches, cache_dir):
         super().__init__()
-        self.encoder, self.batches = encoder, batches
+        self.encoder, self.batches, self.cache_dir = encoder, batches, cache_dir
 
     def train_dataloader(self):
         return DataLoader(self.batches, batch_size=None)
@@ -98,7 +99,7 @@ def _fit(encoder, folder, steps, callbacks, accumulate=1, dropout=0.0, precision
     module, weights = _module(dropout), Weights()
     spec = TrainerSpec("cpu", precision=precision, accumulate_grad_batches=accumulate)
     trainer = spec.build(steps, [StepKeyedRNG(3), *callbacks, weights], [JsonlLogger(folder)], folder)
-    trainer.fit(module, datamodule=Stream(encoder, batches))
+    trainer.fit(module, datamodule=Stream(encoder, batches, folder / "cache"))
     return trainer, module, weights
 
 
@@ -182,6 +183,12 @@ def test_means_reach_loggers_progress_bar_and_callback_metrics_at_their_step(enc
     assert module.evaluation_seconds == pytest.approx(sum(line["eval/seconds"] for line in lines))
 
 
+def test_the_log_line_carries_the_interval(encoder, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        _fit(encoder, tmp_path, 1, [PeriodicEvaluation({"toy": Toy([0.5, 0.6])}, MONITOR, str(tmp_path))])
+    assert f"step 1: {MONITOR} = 0.6000 [0.6000, 0.6000]" in caplog.text
+
+
 def test_training_is_bit_identical_with_and_without_evaluation(encoder, tmp_path):
     """With dropout on, and an evaluator that draws random numbers."""
     runs = []
@@ -228,7 +235,9 @@ def test_a_resumed_run_keeps_its_best_and_does_not_evaluate_the_restored_step_ag
     trainer = TrainerSpec("cpu", precision="32-true").build(6, [second], [], tmp_path)
     tokens = encoder.encode(["a question", "its document"])
     batches = [collate(encoder, [(tokens[0], tokens[1])], [1])] * 6
-    trainer.fit(_module(), datamodule=Stream(encoder, batches), ckpt_path=tmp_path / "state.ckpt", weights_only=True)
+    trainer.fit(
+        _module(), datamodule=Stream(encoder, batches, tmp_path), ckpt_path=tmp_path / "state.ckpt", weights_only=True
+    )
     assert _steps(tmp_path) == [0, 2, 4, 6]
     assert toy.calls == 2
     assert (second.best_step, second.best_value) == (2, pytest.approx(0.8))

@@ -168,6 +168,16 @@ def test_a_budget_below_one_is_refused(model, encoder):
         PairScorer(model, encoder, 0)
 
 
+def test_texts_are_tokenised_once_and_then_read_from_the_cache(model, encoder, tmp_path, monkeypatch):
+    pairs = _pairs()
+    expected = PairScorer(model, encoder)(pairs)
+    PairScorer(model, encoder).remember((text for pair in pairs for text in pair), tmp_path)
+    monkeypatch.setattr(encoder, "encode", lambda texts: pytest.fail("tokenised again") if texts else [])
+    again = PairScorer(model, encoder)
+    again.remember((text for pair in pairs for text in pair), tmp_path)
+    assert np.array_equal(again(pairs), expected)
+
+
 def test_truncated_says_which_pairs_the_tokenizer_cuts(model, encoder):
     pairs = _pairs()
     whole = encoder.tokenizer([q for q, _ in pairs], [d for _, d in pairs], truncation=False, verbose=False)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pandas import DataFrame, Series, crosstab, cut
-from rich.table import Column, Table
-from rich.text import Text
 
 from crossrank.errors import DataError
 from crossrank.evaluation.significance import mean_interval
@@ -17,7 +15,6 @@ QUERY = ["dataset", "query_id"]
 DOCUMENT = ["dataset", "document_id"]
 WORD = re.compile(r"[^\W_]+")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a terminal would obey them
-MARKDOWN = re.compile(r"([\\`*_\[\]~$|])")
 SHOWN = 200  # characters of a text
 UNKNOWN = "unknown"
 
@@ -153,11 +150,11 @@ def _extremes(table: DataFrame, ranked: DataFrame, gain: Series, count: int) -> 
     for column, relevant in (("relevant", True), ("other", False)):
         chosen = chosen.join(best.loc[best["relevant"] == relevant, "text"].rename(column), on=QUERY)
     for column in ("question", "relevant", "other"):
-        chosen[column] = [_cut(text) for text in chosen[column].astype(object).fillna("")]
+        chosen[column] = [short(text) for text in chosen[column].astype(object).fillna("")]
     return chosen[CHANGE_COLUMNS]
 
 
-def _cut(text: str) -> str:
+def short(text: str) -> str:
     """Return a text on one line, cut after a word where one ends in its second half."""
     line = " ".join(CONTROL.sub(" ", text).split())
     if len(line) <= SHOWN:
@@ -197,56 +194,3 @@ def _slices(table: DataFrame) -> Iterator[tuple[object, ...]]:
                 *mean_interval(rows["value"], 0, 1),
                 *mean_interval(rows["change"].dropna(), -1, 1),
             )
-
-
-def as_markdown(found: Failures) -> str:
-    """Return a page with a table for each part; texts are escaped, so that they show as they are."""
-    parts = [f"## Where it fails: {_escape(found.metric)}"]
-    for title, note, header, rows in _sections(found):
-        lines = [[_escape(cell) for cell in row] for row in (header, *rows)]
-        lines.insert(1, ["---"] * len(header))
-        parts += [f"### {title}", note, "\n".join(f"| {' | '.join(line)} |" for line in lines)]
-    return "\n\n".join(parts) + "\n"
-
-
-def _escape(text: str) -> str:
-    return MARKDOWN.sub(r"\\\1", _cut(text).replace("&", "&amp;").replace("<", "&lt;"))
-
-
-def as_tables(found: Failures) -> list[Table]:
-    """Return the page's tables for the terminal."""
-    tables = []
-    for title, note, header, rows in _sections(found):
-        columns = [Column(Text(name)) for name in header]
-        tables.append(Table(*columns, title=Text(f"{title} ({found.metric})"), caption=Text(note)))
-        for row in rows:
-            tables[-1].add_row(*map(Text, row))
-    return tables
-
-
-def _sections(found: Failures) -> Iterator[tuple[str, str, list[str], list[list[str]]]]:
-    counts = found.counts
-    header = ["dataset", "query", "question", found.metric, "rank", "relevant document", "other document"]
-    note = f"{counts.helped} helped, {counts.hurt} hurt, {counts.unchanged} unchanged; ranks are of the first relevant"
-    yield "Helped most", note, header, _change_cells(found.helped)
-    yield "Hurt most", note, header, _change_cells(found.hurt)
-    note = f"{counts.up} up, {counts.down} down, {counts.same} unmoved, {counts.absent} in neither list"
-    cells = [[str(base), *map(str, row)] for base, *row in found.moves.itertuples()]
-    yield "Rank of the first relevant document", note, ["first stage", *map(str, found.moves.columns)], cells
-    cells = [[*r[:2], str(r[2]), _mean("", *r[3:6]), _mean("+", *r[6:])] for r in found.slices.itertuples(index=False)]
-    header = ["queries by", "bucket", "queries", f"{found.metric} (95 % interval)", "change (95 % interval)"]
-    yield "Slices", "Change is over the first stage.", header, cells
-
-
-def _change_cells(table: DataFrame) -> list[list[str]]:
-    return [
-        [row.dataset, row.query_id, row.question, f"{row.base_value:.4f} to {row.value:.4f} ({row.change:+.4f})",
-         f"{row.base_rank:.0f} to {row.first_rank:.0f}".replace("nan", "-"), row.relevant, row.other]
-        for row in table.itertuples()
-    ]  # fmt: skip
-
-
-def _mean(sign: str, mean: float, low: float, high: float) -> str:
-    numbers = [f"{number:{sign}.4f}" for number in (mean, low, high)]
-    interval = "too few queries" if math.isnan(low) else f"{numbers[1]} to {numbers[2]}"
-    return "-" if math.isnan(mean) else f"{numbers[0]} ({interval})"

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from crossrank.analysis.failures import as_markdown as failures_page
 from crossrank.analysis.failures import failures
+from crossrank.analysis.failures_page import as_markdown as failures_page
 from crossrank.analysis.runs import RunFolder
 from crossrank.analysis.summary import SummaryRow, as_markdown
 from crossrank.errors import DataError

@@ -3,6 +3,7 @@
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -96,14 +97,20 @@ class PeriodicEvaluation(pl.Callback):
         trainer.callback_metrics.update({key: torch.tensor(number) for key, number in metrics.items()})
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=step)
-        log.info("step %d: %s = %.4f (%.1f s)", step, self.monitor, value, metrics["eval/seconds"])
+        log.info("step %d: %s = %s (%.1f s)", step, self.monitor, self._shown(metrics), metrics["eval/seconds"])
         if step > 0 and value > self.best_value:
             self.best_step, self.best_value = step, value
             trainer.save_checkpoint(self.best_checkpoint, weights_only=True)
 
+    def _shown(self, metrics: dict[str, float]) -> str:
+        low, high = (metrics.get(f"{self.monitor}_{end}") for end in ("low", "high"))
+        return f"{metrics[self.monitor]:.4f}" + ("" if low is None else f" [{low:.4f}, {high:.4f}]")
+
     def _scorer_for(self, trainer: pl.Trainer, module: RerankerModule) -> PairScorer:
         if self._scorer is None:
             autocast = torch.bfloat16 if trainer.precision == "bf16-mixed" else None
-            encoder = trainer.datamodule.encoder  # type: ignore[attr-defined]
-            self._scorer = PairScorer(module.model, encoder, self.tokens_per_batch, autocast)
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            self._scorer = PairScorer(module.model, data.encoder, self.tokens_per_batch, autocast)
+            tasks = [task for evaluator in self.evaluators.values() for task in evaluator.tasks]
+            self._scorer.remember((text for task in tasks for pair in task.pairs for text in pair), data.cache_dir)
         return self._scorer

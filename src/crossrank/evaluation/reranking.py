@@ -76,6 +76,11 @@ class RerankingTask:
         """What a scorer is given: (question, document) texts."""
         return self._lists.pairs
 
+    @property
+    def first_stage_ndcg(self) -> float:
+        """The first stage's mean NDCG under the protocol, NaN where there is no first stage."""
+        return float(self._bounds[0][0].ndcg.mean())
+
     def evaluate(self, score: Scorer) -> Evaluation:
         """Score every list in one call and return the metrics of each query beside the first stage's.
 

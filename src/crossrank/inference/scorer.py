@@ -1,6 +1,7 @@
 """Scores text pairs in one length-sorted pass of packed batches."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +9,9 @@ import torch
 from torch import distributed
 
 from crossrank.data.batch import collate
-from crossrank.data.tokens import PairEncoder, TokenIds
+from crossrank.data.cache import cached
+from crossrank.data.fingerprint import fingerprint
+from crossrank.data.tokens import PairEncoder, TokenIds, TokenStore, write_tokens
 from crossrank.models.cross_encoder import CrossEncoder
 from crossrank.models.linear import prepared_weights
 
@@ -48,6 +51,19 @@ class PairScorer:
         row = {pair: place for place, pair in enumerate(dict.fromkeys(pairs))}
         scores = self._distinct(list(row))
         return scores[[row[pair] for pair in pairs]]
+
+    def remember(self, texts: Iterable[str], cache_dir: Path) -> None:
+        """Tokenise the texts, or read how they were tokenised from `cache_dir`, before they are scored.
+
+        Raises:
+            CacheError: the cache cannot be written.
+        """
+        distinct = list(dict.fromkeys(texts))
+        named = fingerprint("scored-texts", self.encoder.fingerprint, distinct)
+        store = TokenStore.open(
+            cached(cache_dir / "tokens" / named, lambda to: write_tokens(self.encoder, distinct, to))
+        )
+        self._tokens.update((text, store[i]) for i, text in enumerate(distinct))
 
     def truncated(self, pairs: Sequence[tuple[str, str]]) -> npt.NDArray[np.bool_]:
         """Return which pairs have more tokens than the model takes, so that their texts are cut."""
