@@ -9,7 +9,8 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from crossrank.config import RerankConfig, RunConfig, build_training_run, validate
+from crossrank.analysis.command_line import with_systems
+from crossrank.config import CompareConfig, RerankConfig, RunConfig, build_evaluation, build_training_run, validate
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
@@ -38,16 +39,20 @@ def test_each_program_call_composes_and_passes_the_gate(command, tmp_path):
     program = shlex.split(command)[2].removeprefix("src.")
     assert (ROOT / "src" / f"{program}.py").is_file()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose(program, _overrides(command))
+        overrides = _overrides(command)
+        cfg = compose(program, with_systems(overrides) if program == "compare" else overrides)
     OmegaConf.set_struct(cfg, False)
-    if program == "train":
+    if "run_dir" in cfg:
         cfg.run_dir = str(tmp_path)
+    if program == "train":
         if "FILE" not in command:
             build_training_run(cfg)
         else:
             validate(cfg, RunConfig)
+    elif program == "evaluate":
+        build_evaluation(cfg)
     else:
-        validate(cfg, RerankConfig)
+        validate(cfg, {"compare": CompareConfig, "rerank": RerankConfig}[program])
 
 
 @pytest.mark.parametrize("command", sorted({c for c in COMMANDS if c.startswith("make ")}))

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from pandas import DataFrame, Series, crosstab, cut
 
+from crossrank.analysis.sections import one_line
 from crossrank.errors import DataError
 from crossrank.evaluation.significance import mean_interval
 
 QUERY = ["dataset", "query_id"]
 DOCUMENT = ["dataset", "document_id"]
 WORD = re.compile(r"[^\W_]+")
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a terminal would obey them
 SHOWN = 200  # characters of a text
 UNKNOWN = "unknown"
 
@@ -156,7 +156,7 @@ def _extremes(table: DataFrame, ranked: DataFrame, gain: Series, count: int) -> 
 
 def short(text: str) -> str:
     """Return a text on one line, cut after a word where one ends in its second half."""
-    line = " ".join(CONTROL.sub(" ", text).split())
+    line = " ".join(one_line(text).split())
     if len(line) <= SHOWN:
         return line
     end = line.rfind(" ", SHOWN // 2, SHOWN)

@@ -1,0 +1,53 @@
+"""Compare rerankers on the same queries: python -m src.compare runs/a/TIME runs/b/TIME first_stage."""
+
+import sys
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from crossrank.analysis.command_line import with_systems
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="compare")
+def main(cfg: DictConfig) -> None:
+    """Load the systems, bring them to the same queries, print what tells them apart."""
+    from crossrank.errors import CrossrankError
+
+    try:
+        _run(cfg)
+    except CrossrankError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _run(cfg: DictConfig) -> None:
+    from rich.console import Console
+
+    from crossrank.analysis.alignment import align
+    from crossrank.analysis.compare import Resampling, compare
+    from crossrank.analysis.comparison_page import as_tables, verdicts, write
+    from crossrank.analysis.systems import Judgements, load_systems
+    from crossrank.config import CompareConfig, validate
+
+    validate(cfg, CompareConfig)
+    judgements = Judgements(Path(cfg.qrels) if cfg.qrels else None, cfg.at_k, cfg.relevant_from)
+    systems = load_systems(list(cfg.systems), cfg.names and list(cfg.names), judgements)
+    aligned = align(systems, cfg.metrics and list(cfg.metrics), cfg.common_only)
+    comparison = compare(aligned, cfg.pairs, Resampling(cfg.confidence, cfg.resamples, cfg.seed))
+    if cfg.output:
+        write(comparison, Path(cfg.output))
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for table in as_tables(comparison):
+        console.print(table)
+    for verdict in verdicts(comparison):
+        print(verdict)
+
+
+if __name__ == "__main__":
+    try:
+        sys.argv[1:] = with_systems(sys.argv[1:])
+    except ValueError as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        sys.exit(2)
+    main()

@@ -1,0 +1,44 @@
+"""A titled table, as markdown and for the terminal; whatever its cells hold is shown as it is."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rich.table import Column, Table
+from rich.text import Text
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a terminal would obey them, and a line's end would end a table's row
+MARKDOWN = re.compile(r"([\\`*_\[\]~$|#])")
+
+
+class Section(NamedTuple):
+    """A table with a title and a note on how to read it."""
+
+    title: str
+    note: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def as_markdown(self, level: int) -> str:
+        """Return the section under a heading of this level."""
+        lines = [f"| {' | '.join(map(escaped, row))} |" for row in (self.header, *self.rows)]
+        lines.insert(1, "|" + "---|" * len(self.header))
+        return "\n\n".join([f"{'#' * level} {self.title}", self.note, "\n".join(lines)])
+
+    def as_table(self) -> Table:
+        """Return the section for the terminal."""
+        columns = [Column(Text(one_line(name)), overflow="fold") for name in self.header]
+        table = Table(*columns, title=Text(one_line(self.title)), caption=Text(self.note))
+        for row in self.rows:
+            table.add_row(*(Text(one_line(cell)) for cell in row))
+        return table
+
+
+def one_line(text: str) -> str:
+    """Return a text without control characters and line ends."""
+    return CONTROL.sub(" ", text)
+
+
+def escaped(text: str) -> str:
+    """Return a text such that markdown shows it as it is, in a cell of a table too."""
+    return MARKDOWN.sub(r"\\\1", one_line(text).replace("&", "&amp;").replace("<", "&lt;"))
