@@ -1,5 +1,8 @@
 """What the figures draw, read back from the axes."""
 
+import logging
+import sys
+
 import matplotlib as mpl
 
 mpl.use("Agg")
@@ -9,7 +12,13 @@ import pytest
 from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 
-from crossrank.analysis.figures import evaluation_curves, query_changes, training_curve
+from crossrank.analysis.figures import (
+    budget_curves,
+    evaluation_curves,
+    query_changes,
+    save_budget_figure,
+    training_curve,
+)
 from crossrank.analysis.runs import RunFolder
 from crossrank.errors import DataError
 from crossrank.training.tracking import JsonlLogger
@@ -83,3 +92,54 @@ def test_a_run_that_logged_no_loss_is_an_error(tmp_path, axes):
     JsonlLogger(tmp_path).log_metrics({"other": 1.0}, step=1)
     with pytest.raises(DataError, match="train/loss"):
         training_curve(RunFolder(tmp_path), axes)
+
+
+BUDGET = [  # max length, depth, value, p50_ms
+    (64, 0, 0.3, 0.0), (64, 5, 0.4, 2.0), (64, 20, 0.45, 8.0),
+    (128, 0, 0.3, 0.0), (128, 5, 0.5, 4.0), (128, 20, 0.6, 16.0),
+]  # fmt: skip
+
+
+def budget(*evaluators):
+    columns = ["max_length", "depth", "value", "p50_ms"]
+    frames = [
+        pd.DataFrame(BUDGET, columns=columns).assign(evaluator=name, dataset=dataset, metric="ndcg@10")
+        for name in evaluators
+        for dataset in ("one", "mean")
+    ]
+    frame = pd.concat(frames, ignore_index=True)
+    return frame.assign(low=frame["value"] - 0.1, high=frame["value"] + 0.2)
+
+
+def test_budget_curves_are_a_line_a_length_with_its_band_and_depths_at_the_points(axes):
+    budget_curves(budget("e"), axes)
+    *lines, first_stage = axes.lines
+    assert [line.get_label() for line in lines] == ["64 tokens", "128 tokens"]
+    assert [list(line.get_xdata()) for line in lines] == [[2, 8], [4, 16]]
+    assert [list(line.get_ydata()) for line in lines] == [[0.4, 0.45], [0.5, 0.6]]
+    assert (first_stage.get_ydata()[0], first_stage.get_linestyle()) == (0.3, "--")
+    assert [(text.get_text(), text.xy) for text in axes.texts] == [
+        ("5", (2.0, 0.4)), ("20", (8.0, 0.45)), ("5", (4.0, 0.5)), ("20", (16.0, 0.6)),
+    ]  # fmt: skip
+    for band, (low, high) in zip(axes.collections, [(0.3, 0.65), (0.4, 0.8)], strict=True):
+        heights = band.get_paths()[0].vertices[:, 1]
+        assert (heights.min(), heights.max()) == pytest.approx((low, high))
+    assert (axes.get_ylabel(), axes.get_xscale()) == ("ndcg@10", "log")
+    assert "latency" in axes.get_xlabel()
+
+
+def test_budget_curves_of_several_evaluators_are_several_axes(axes, tmp_path):
+    with pytest.raises(DataError, match="one evaluator"):
+        budget_curves(budget("e", "f"), axes)
+    with pytest.raises(DataError, match="mean over datasets"):
+        budget_curves(budget("e").query("dataset == 'one'"), axes)
+    assert save_budget_figure(budget("e", "f"), tmp_path / "budget.png")
+    assert (tmp_path / "budget.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_without_matplotlib_the_log_says_what_to_install(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert not save_budget_figure(budget("e"), tmp_path / "budget.png")
+    (warning,) = [r.message for r in caplog.records if r.levelno == logging.WARNING]
+    assert "pip install -e '.[notebooks]'" in warning
+    assert not (tmp_path / "budget.png").exists()

@@ -1,0 +1,60 @@
+"""Evaluate any cross-encoder: python -m src.evaluate reranker=MODEL evaluators=CHOICE [budget=true]."""
+
+import logging
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+CHATTY = ("httpx", "sentence_transformers", "bm25s", "matplotlib")
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
+def main(cfg: DictConfig) -> None:
+    """Check the config, evaluate, and show what came of it."""
+    from crossrank.errors import CrossrankError
+
+    try:
+        _run(cfg)
+    except CrossrankError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise  # the other jobs go on
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _run(cfg: DictConfig) -> None:
+    from rich.console import Console  # heavy imports stand here, where --help does not wait for them
+
+    from crossrank.allocator import keep_freed_memory
+    from crossrank.analysis.figures import save_budget_figure
+    from crossrank.analysis.summary import as_markdown, as_table, summary_of
+    from crossrank.config import build_evaluation
+    from crossrank.inference.budget_study import BudgetGrid
+    from crossrank.inference.evaluation_run import EvaluationRun, execute, report
+
+    keep_freed_memory()
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    given, evaluators = build_evaluation(cfg)
+    grid = BudgetGrid(given.depths, given.lengths, given.latency_queries) if given.budget else None
+    run = EvaluationRun(
+        given.reranker, evaluators, given.protocol, given.main_metric, Path(given.run_dir), given.max_length,
+        given.tokens_per_batch, given.precision, grid,
+    )  # fmt: skip
+    findings = execute(run)
+    OmegaConf.save(cfg, run.run_dir / "config.yaml", resolve=True)
+    rows = summary_of(findings.rows)
+    (run.run_dir / "report.md").write_text(report(run, findings, as_markdown(rows)), encoding="utf-8")
+    Console(width=None if sys.stdout.isatty() else 140).print(as_table(rows))
+    print(f"protocol {run.protocol}; brackets hold 95 % intervals, gains are over the first stage")
+    if findings.budget is not None and save_budget_figure(findings.budget, run.run_dir / "budget.png"):
+        print(f"budget   {run.run_dir}/budget.png")
+    print(f"metrics  {run.run_dir}/evaluations/, {run.run_dir}/runs/, {run.run_dir}/report.md")
+
+
+if __name__ == "__main__":
+    main()
