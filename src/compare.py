@@ -28,11 +28,15 @@ def _run(cfg: DictConfig) -> None:
     from crossrank.analysis.compare import Resampling, compare
     from crossrank.analysis.comparison_page import as_tables, verdicts, write
     from crossrank.analysis.systems import Judgements, load_systems
-    from crossrank.config import CompareConfig, validate
+    from crossrank.config import CompareConfig, build_evaluation
+    from crossrank.inference.evaluation_run import rows_of_models
 
-    validate(cfg, CompareConfig)
+    given, evaluators = build_evaluation(cfg, CompareConfig)
+    rows_of = rows_of_models(evaluators, given.protocol, given.main_metric, Path("evaluations"))
     judgements = Judgements(Path(cfg.qrels) if cfg.qrels else None, cfg.at_k, cfg.relevant_from)
-    systems = load_systems(list(cfg.systems), cfg.names and list(cfg.names), judgements)
+    systems = load_systems(
+        list(cfg.systems), cfg.names and list(cfg.names), judgements, rows_of if evaluators else None
+    )
     aligned = align(systems, cfg.metrics and list(cfg.metrics), cfg.common_only)
     comparison = compare(aligned, cfg.pairs, Resampling(cfg.confidence, cfg.resamples, cfg.seed))
     if cfg.output:

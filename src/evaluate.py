@@ -1,6 +1,5 @@
 """Evaluate any cross-encoder: python -m src.evaluate reranker=MODEL evaluators=CHOICE [budget=true]."""
 
-import logging
 import sys
 from pathlib import Path
 
@@ -8,8 +7,6 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-
-CHATTY = ("httpx", "sentence_transformers", "bm25s", "matplotlib")
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
@@ -32,14 +29,14 @@ def _run(cfg: DictConfig) -> None:
     from crossrank.allocator import keep_freed_memory
     from crossrank.analysis.figures import save_budget_figure
     from crossrank.analysis.summary import as_markdown, as_table, summary_of
-    from crossrank.config import build_evaluation
+    from crossrank.config import EvaluateConfig, build_evaluation
     from crossrank.inference.budget_study import BudgetGrid
     from crossrank.inference.evaluation_run import EvaluationRun, execute, report
+    from crossrank.quiet import quieten
 
     keep_freed_memory()
-    for name in CHATTY:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    given, evaluators = build_evaluation(cfg)
+    quieten()
+    given, evaluators = build_evaluation(cfg, EvaluateConfig)
     grid = BudgetGrid(given.depths, given.lengths, given.latency_queries) if given.budget else None
     run = EvaluationRun(
         given.reranker, evaluators, given.protocol, given.main_metric, Path(given.run_dir), given.max_length,
@@ -49,7 +46,7 @@ def _run(cfg: DictConfig) -> None:
     OmegaConf.save(cfg, run.run_dir / "config.yaml", resolve=True)
     rows = summary_of(findings.rows)
     (run.run_dir / "report.md").write_text(report(run, findings, as_markdown(rows)), encoding="utf-8")
-    Console(width=None if sys.stdout.isatty() else 140).print(as_table(rows))
+    Console(width=None if sys.stdout.isatty() else 150).print(as_table(rows))
     print(f"protocol {run.protocol}; brackets hold 95 % intervals, gains are over the first stage")
     if findings.budget is not None and save_budget_figure(findings.budget, run.run_dir / "budget.png"):
         print(f"budget   {run.run_dir}/budget.png")

@@ -1,16 +1,14 @@
 """Train a reranker: python -m src.train experiment=quickstart."""
 
-import logging
 import sys
-import warnings
+from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-CHATTY = ("httpx", "sentence_transformers", "lightning.pytorch", "lightning.fabric", "bm25s", "matplotlib")
-NOISE = (".*treespec, LeafSpec.*", ".*does not have many workers.*")
+from crossrank.resume import register_run_folder
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
@@ -33,16 +31,18 @@ def _run(cfg: DictConfig) -> None:
     from crossrank.allocator import keep_freed_memory
     from crossrank.analysis.summary import as_table
     from crossrank.config import build_training_run
+    from crossrank.errors import ConfigError
+    from crossrank.quiet import quieten
+    from crossrank.resume import continued
     from crossrank.run import execute
 
     keep_freed_memory()
-    for name in CHATTY:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in NOISE:
-        warnings.filterwarnings("ignore", message=message)
-    run = build_training_run(cfg)
-    run.run_dir.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(cfg, run.run_dir / "config.yaml", resolve=True)
+    quieten()
+    hydra_config = HydraConfig.get()
+    cfg, resumed = continued(cfg, hydra_config.overrides.task, Path(hydra_config.runtime.output_dir))
+    run = build_training_run(cfg, resumed)
+    if hydra_config.mode == RunMode.MULTIRUN and run.trainer.processes > 1:
+        raise ConfigError(["trainer.devices: a sweep runs on one device a job; start the jobs one by one, without -m"])
     result = execute(run)
     if result.rows:
         Console(width=None if sys.stdout.isatty() else 150).print(as_table(result.rows))
@@ -51,9 +51,10 @@ def _run(cfg: DictConfig) -> None:
         print("brackets hold 95 % intervals; gains are over the first stage; the report says where it fails")
     print(f"model    {result.export}")
     print(f"metrics  {run.run_dir}/metrics.jsonl, {run.run_dir}/evaluations/, {run.run_dir}/report.md")
-    print(f"log      {run.run_dir}/{HydraConfig.get().job.name}.log")
+    print(f"log      {run.run_dir}/{hydra_config.job.name}.log")
     print(f"try it   python -m src.rerank reranker={result.export} documents={result.documents} query='your question'")
 
 
 if __name__ == "__main__":
+    register_run_folder()
     main()

@@ -71,7 +71,7 @@ def test_bad_input_is_one_sentence(smoke_run, tmp_path):
         (run,): "a comparison needs at least two systems",
         (): "systems: required and missing",
         (run, "nowhere"): "no such file or folder",
-        (run, f"{run}/export"): "is a model: evaluate it first",
+        (run, f"{run}/export"): "is a model: say what to evaluate it on with evaluators=..., or evaluate it first",
         (run, str(tmp_path / "bm25.trec")): "give them as qrels=FILE",
         (run, run, "metrics=[ndcg@5]"): "not every system has ndcg@5",
         (run, run, "names=[one]"): "names must be 2 different ones",

@@ -189,8 +189,8 @@ RECIPE = {
     "evaluators.nanobeir.at_k": 10,
     "evaluators.nanobeir.always_rerank_positives": True,
     "callbacks.evaluation.every_n_steps": 4000,
-    "callbacks.checkpoint.every_n_train_steps": 4000,
-    "callbacks.checkpoint.save_top_k": 2,
+    "callbacks.checkpoint.every_n_steps": 4000,
+    "callbacks.checkpoint.keep_last": 2,
     "callbacks.throughput.every_n_steps": 1000,
 }
 

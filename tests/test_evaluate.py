@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from crossrank.config import build_evaluation
+from crossrank.config import EvaluateConfig, build_evaluation
 from crossrank.errors import ConfigError
 from crossrank.hub import Asset, resolve
 
@@ -107,7 +107,7 @@ def test_an_unknown_model_is_one_sentence(tmp_path):
 def gated(*overrides):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("evaluate", ["run_dir=nowhere", *overrides])
-    return build_evaluation(cfg)
+    return build_evaluation(cfg, EvaluateConfig)
 
 
 def test_the_config_builds_its_evaluators_and_its_group_switches_their_protocol():

@@ -10,7 +10,15 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from crossrank.analysis.command_line import with_systems
-from crossrank.config import CompareConfig, RerankConfig, RunConfig, build_evaluation, build_training_run, validate
+from crossrank.config import (
+    CompareConfig,
+    EvaluateConfig,
+    RerankConfig,
+    RunConfig,
+    build_evaluation,
+    build_training_run,
+    validate,
+)
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
@@ -50,7 +58,7 @@ def test_each_program_call_composes_and_passes_the_gate(command, tmp_path):
         else:
             validate(cfg, RunConfig)
     elif program == "evaluate":
-        build_evaluation(cfg)
+        build_evaluation(cfg, EvaluateConfig)
     else:
         validate(cfg, {"compare": CompareConfig, "rerank": RerankConfig}[program])
 

@@ -1,12 +1,16 @@
 """Whole runs through `execute`; what a run leaves behind is tested through the program, in tests/test_train.py."""
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import ROOT
+from filelock import FileLock
 from hydra import compose, initialize_config_dir
 
 from crossrank.config import build_training_run
-from crossrank.errors import AssetError, DataError
+from crossrank.errors import AssetError, DataError, ResumeError
 from crossrank.run import execute
 
 pytestmark = pytest.mark.filterwarnings(
@@ -59,6 +63,27 @@ def test_under_trec_the_run_is_judged_by_trec_alone(build):
     result = execute(build("protocol=trec", "data.max_steps=3"))
     assert {row.metric for row in result.rows} == {"trec_map", "trec_mrr@10", "trec_ndcg@10"}
     assert "Protocol st" not in (result.run_dir / "report.md").read_text()
+
+
+def test_a_run_whose_code_has_changed_does_not_go_on(build):
+    run = build("data.max_steps=2")
+    execute(run)
+    file = run.run_dir / "provenance.json"
+    facts = json.loads(file.read_text())
+    facts["code"]["fingerprint"] = "0123456789abcdef"
+    file.write_text(json.dumps(facts))
+    before = (run.run_dir / "metrics.jsonl").read_text()
+    with pytest.raises(ResumeError, match="its code is not what it was: crossrank's code was 0123456789abcdef and is"):
+        execute(replace(run, resumed=True))
+    assert (run.run_dir / "metrics.jsonl").read_text() == before
+    execute(replace(run, resumed=True, resume_anyway=True))
+
+
+def test_the_same_run_is_not_trained_twice_at_once(build):
+    run = build("data.max_steps=1")
+    with FileLock(run.run_dir / ".lock"), pytest.raises(ResumeError, match="is being trained by another process"):
+        execute(run)
+    execute(run)
 
 
 def test_a_graph_that_cannot_be_is_left_out_and_the_training_is_the_same(build, tmp_path, caplog):

@@ -6,10 +6,10 @@ Here stand the keys at the root of each program's config; rules across component
 import difflib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, Field
 
 from crossrank.analysis.report import CalibrationMethod
@@ -42,6 +42,8 @@ class RunConfig(BaseModel):
     main_metric: str
     monitor: str
     calibration: CalibrationMethod
+    resume: str | None
+    resume_anyway: bool
     source: Component
     miner: Component
     policy: Component
@@ -83,6 +85,12 @@ class CompareConfig(BaseModel):
     confidence: float = Field(gt=0, lt=1)
     resamples: int = Field(ge=1)
     seed: int = Field(ge=0)
+    cache_dir: str
+    protocol: Protocols
+    main_metric: str
+    source: Component
+    miner: Component
+    evaluators: dict[str, Component]
 
 
 class EvaluateConfig(BaseModel):
@@ -110,7 +118,7 @@ class EvaluateConfig(BaseModel):
 COMPONENTS = ("source", "miner", "policy", "data", "model", "loss", "optimizer", "schedule", "trainer")
 
 
-def build_training_run(cfg: DictConfig) -> TrainingRun:
+def build_training_run(cfg: DictConfig, resumed: bool = False) -> TrainingRun:
     """Check a composed config and build its components; nothing is loaded, fetched or computed.
 
     Raises:
@@ -128,16 +136,28 @@ def build_training_run(cfg: DictConfig) -> TrainingRun:
     if problems:
         raise ConfigError(problems)
     parts |= {"loggers": parts.pop("logger"), "run_dir": Path(tree["run_dir"]), "cache_dir": Path(tree["cache_dir"])}
-    return TrainingRun(name=tree["name"], seed=tree["seed"], calibration=tree["calibration"], **parts)
+    config = OmegaConf.to_yaml(cfg, resolve=True)
+    return TrainingRun(
+        name=tree["name"],
+        seed=tree["seed"],
+        calibration=tree["calibration"],
+        resumed=resumed,
+        resume_anyway=tree["resume_anyway"],
+        config=config,
+        **parts,
+    )
 
 
-def build_evaluation(cfg: DictConfig) -> tuple[EvaluateConfig, dict[str, Evaluator]]:
+Given = TypeVar("Given", EvaluateConfig, CompareConfig)
+
+
+def build_evaluation(cfg: DictConfig, schema: type[Given]) -> tuple[Given, dict[str, Evaluator]]:
     """Check the config of an evaluation outside training and build its evaluators.
 
     Raises:
         ConfigError: lists everything that is wrong, as `build_training_run` does.
     """
-    raw, tree, problems = examine(cfg, EvaluateConfig)
+    raw, tree, problems = examine(cfg, schema)
     nodes = tree["evaluators"] if isinstance(tree.get("evaluators"), Mapping) else {}
     evaluators = {key: build(f"evaluators.{key}", node, raw, problems) for key, node in nodes.items()}
     for key, evaluator in evaluators.items():
@@ -146,7 +166,7 @@ def build_evaluation(cfg: DictConfig) -> tuple[EvaluateConfig, dict[str, Evaluat
             problems.append(f"main_metric: evaluators.{key} has no {tree['main_metric']!r} but {', '.join(produced)}")
     if problems:
         raise ConfigError(problems)
-    return EvaluateConfig.model_validate(tree), evaluators
+    return schema.model_validate(tree), evaluators
 
 
 def _monitor_is_produced(parts: Node) -> Iterator[str]:
@@ -165,9 +185,11 @@ def _pool_is_deep_enough(parts: Node) -> Iterator[str]:
 
 
 def _steps_divide_into_micro_batches(parts: Node) -> Iterator[str]:
-    pairs, accumulate = parts["data"].pairs_per_step, parts["trainer"].accumulate_grad_batches
-    if pairs % accumulate:
-        yield f"data.pairs_per_step: {pairs} is not a multiple of trainer.accumulate_grad_batches = {accumulate}"
+    pairs, trainer = parts["data"].pairs_per_step, parts["trainer"]
+    if pairs % (trainer.accumulate_grad_batches * trainer.processes):
+        named = f"trainer.accumulate_grad_batches = {trainer.accumulate_grad_batches}"
+        more = f" times {trainer.processes} processes" if trainer.processes > 1 else ""
+        yield f"data.pairs_per_step: {pairs} is not a multiple of {named}{more}"
 
 
 def _optimizer_accepts_its_values(parts: Node) -> Iterator[str]:

@@ -6,7 +6,8 @@ CrossrankError
 ├── DataError        a file, a row or a collection is wrong; names file and row
 ├── CacheError       a cache could not be written
 ├── ModelError       a backbone or a tokenizer cannot serve as a packed cross-encoder
-└── TrainingError    a training is dead; says since when and where its last good checkpoint lies
+├── TrainingError    a training is dead; says since when and where its last good checkpoint lies
+└── ResumeError      a run cannot go on: it is not there, has finished, is another one now, or is being trained
 """
 
 from collections.abc import Sequence
@@ -44,3 +45,7 @@ class ModelError(CrossrankError, ValueError):
 
 class TrainingError(CrossrankError, RuntimeError):
     """A training is dead, its loss or weights not finite or its scores collapsed, and was stopped."""
+
+
+class ResumeError(CrossrankError, ValueError):
+    """A run cannot go on where it stopped."""

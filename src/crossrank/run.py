@@ -2,32 +2,39 @@
 
 import json
 import logging
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import lightning.pytorch as pl
-import torch
+from filelock import FileLock, Timeout
 from lightning.pytorch.loggers import Logger
 
 from crossrank.analysis.report import CalibrationMethod, calibrated, run_report
 from crossrank.analysis.runs import RunFolder
 from crossrank.analysis.summary import SummaryRow, as_markdown, summary
 from crossrank.callbacks.evaluation import PeriodicEvaluation
+from crossrank.callbacks.provenance import changed_since
 from crossrank.callbacks.step_rng import StepKeyedRNG
 from crossrank.data.datamodule import Batching, PairDataModule
 from crossrank.data.mining import Miner, Policy
 from crossrank.data.pairs import Source
+from crossrank.errors import ResumeError
 from crossrank.evaluation.calibration import Calibration
+from crossrank.faults import told
 from crossrank.hub import Asset, require
 from crossrank.losses import Loss
 from crossrank.models.backbones import Backbone
 from crossrank.models.card import write_card
 from crossrank.models.export import export
+from crossrank.resume import refuse_or_warn
+from crossrank.training.checkpoints import SavedState, newest_whole_state
 from crossrank.training.module import RerankerModule
 from crossrank.training.optim import OptimizerFactory, Schedule
-from crossrank.training.tracking import JsonlLogger, finish_wandb
+from crossrank.training.tracking import JsonlLogger, finish_wandb, forget_after
 from crossrank.training.trainer import TrainerSpec
 
 log = logging.getLogger(__name__)
@@ -53,6 +60,9 @@ class TrainingRun:
     callbacks: Mapping[str, pl.Callback] = field(default_factory=dict)
     loggers: Mapping[str, Callable[[], Logger]] = field(default_factory=dict)
     calibration: CalibrationMethod = "platt"
+    resumed: bool = False  # it goes on where `run_dir` stopped
+    resume_anyway: bool = False  # even where code, packages or data are not what they were
+    config: str = ""  # what it was built from, as YAML
 
     @property
     def evaluation(self) -> PeriodicEvaluation | None:
@@ -63,6 +73,22 @@ class TrainingRun:
         """Return everything that may have to be fetched."""
         evaluators = self.evaluation.evaluators.values() if self.evaluation else ()
         return [asset for part in (self.source, self.miner, self.model, *evaluators) for asset in part.assets()]
+
+
+@contextmanager
+def _alone(run_dir: Path) -> Iterator[None]:
+    """Hold the run's lock, so that it is not trained twice at once."""
+    lock = FileLock(run_dir / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ResumeError(
+            f"{run_dir} is being trained by another process; wait for it, or name another folder"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @dataclass(frozen=True)
@@ -83,26 +109,45 @@ def execute(run: TrainingRun) -> Result:
     Raises:
         CrossrankError: something that was given is wrong; nothing half-written is left behind.
     """
-    started = time.monotonic()
     require(run.assets())
-    encoder = run.model.encoder()
-    data = PairDataModule(
-        run.source, run.miner, run.policy, encoder, run.data, run.cache_dir, run.seed,
-        run.trainer.accumulate_grad_batches, run.trainer.multiple,
-    )  # fmt: skip
-    evaluators = run.evaluation.evaluators if run.evaluation else {}
-    for evaluator in evaluators.values():
-        evaluator.prepare()
-    data.prepare_data()
-    module = RerankerModule(run.model.build(run.seed), run.loss, run.optimizer, run.schedule, run.trainer.step_mode)
-    _fit(run, module, data)
+    if rank() > 0:  # the first process writes, and goes on alone once the training ends
+        _train(run)
+        raise SystemExit(0)
+    run.run_dir.mkdir(parents=True, exist_ok=True)
+    with _alone(run.run_dir), told(run.run_dir):
+        if not run.resumed or run.resume_anyway:
+            (run.run_dir / "config.yaml").write_text(run.config, encoding="utf-8")
+        return _execute(run)
+
+
+def rank() -> int:
+    """Return which of the processes of a training this is, as Lightning, torchrun or SLURM tells it; 0 is the first."""
+    return next((int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), 0)
+
+
+def _execute(run: TrainingRun) -> Result:
+    started = time.monotonic()
+    module, data = _train(run)
     best_step = _load_best(run, module, data.max_steps)
-    folder = export(module.model, encoder, run.run_dir / "export")
-    rows = summary(RunFolder(run.run_dir), best_step) if evaluators else []
+    folder = export(module.model, data.encoder, run.run_dir / "export")
+    rows = summary(RunFolder(run.run_dir), best_step) if run.evaluation else []
     documents = run.cache_dir / "sources" / run.source.fingerprint() / "train.parquet"
     result = Result(run.run_dir, folder, best_step, rows, documents, time.monotonic() - started)
     _write_result(run, result, len(data.rows))
     return result
+
+
+def _train(run: TrainingRun) -> tuple[RerankerModule, PairDataModule]:
+    data = PairDataModule(
+        run.source, run.miner, run.policy, run.model.encoder(), run.data, run.cache_dir, run.seed,
+        run.trainer.accumulate_grad_batches, run.trainer.multiple, run.resume_anyway, run.trainer.processes,
+    )  # fmt: skip
+    for evaluator in run.evaluation.evaluators.values() if run.evaluation else ():
+        evaluator.prepare()
+    data.prepare_data()
+    module = RerankerModule(run.model.build(run.seed), run.loss, run.optimizer, run.schedule, run.trainer.step_mode)
+    _fit(run, module, data)
+    return module, data
 
 
 def _fit(run: TrainingRun, module: RerankerModule, data: PairDataModule) -> None:
@@ -116,18 +161,31 @@ def _fit(run: TrainingRun, module: RerankerModule, data: PairDataModule) -> None
             "training %s steps of %d pairs (%d pairs in all, %d steps an epoch), %s",
             f"{data.max_steps:,}", plan.pairs_per_step, plan.rows, plan.steps_per_epoch, trainer.precision,
         )  # fmt: skip
-        trainer.fit(module, datamodule=data)
+        state = _go_on_from(run)
+        trainer.fit(module, datamodule=data, ckpt_path=state and state.file, weights_only=True)
         failed = False
     finally:
         finish_wandb(failed)
+
+
+def _go_on_from(run: TrainingRun) -> SavedState | None:
+    """Return the state to go on from; what was recorded after it will be recorded again."""
+    if not run.resumed:
+        return None
+    refuse_or_warn(run.run_dir, "code", changed_since(run.run_dir), run.resume_anyway)
+    state = newest_whole_state(run.run_dir / "checkpoints")
+    step = -1 if state is None else state.step
+    if rank() == 0:
+        forget_after(run.run_dir, step)
+    log.info("going on with %s %s", run.run_dir, "from its start" if state is None else f"after step {step}")
+    return state
 
 
 def _load_best(run: TrainingRun, module: RerankerModule, last_step: int) -> int:
     """Put the best weights back into the module and return the step they are from."""
     if run.evaluation is None:
         return last_step
-    checkpoint = torch.load(run.evaluation.best_checkpoint, map_location=module.device, weights_only=True)
-    module.load_state_dict(checkpoint["state_dict"])
+    module.load_state_dict(run.evaluation.load_best())
     return run.evaluation.best_step
 
 

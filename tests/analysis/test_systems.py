@@ -154,10 +154,12 @@ def test_a_model_is_evaluated_by_the_hook_or_refused_with_what_to_type(tmp_path,
     (tmp_path / "export" / "config.json").write_text("{}")
     model, asked = str(tmp_path / "export"), []
     with pytest.raises(
-        DataError, match=r"is a model: evaluate it first with python -m src\.evaluate reranker=.*export"
+        DataError, match=r"is a model: say .*, or evaluate it first with python -m src\.evaluate reranker=.*export"
     ):
         load_systems([model, other])
-    with pytest.raises(DataError, match=r"no such file or folder; if it is a model of the hub, evaluate it first"):
+    with pytest.raises(
+        DataError, match=r"no such file or folder; if it is a model of the hub, say what to evaluate it on"
+    ):
         load_systems(["org/model", other])
 
     def evaluate(word):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import torch
 
-from crossrank.callbacks.provenance import PACKAGES, Provenance
+from crossrank.callbacks.provenance import PACKAGES, Provenance, changed_since, code_fingerprint
 
 
 class Rows(list):
@@ -14,7 +14,8 @@ class Rows(list):
 
 
 def _trainer():
-    return SimpleNamespace(datamodule=SimpleNamespace(rows=Rows(range(7))), precision="32-true", global_step=9)
+    data = SimpleNamespace(rows=Rows(range(7)))
+    return SimpleNamespace(datamodule=data, precision="32-true", global_step=9, is_global_zero=True)
 
 
 def test_everything_known_before_training_is_on_disk_before_the_first_step(tmp_path, monkeypatch):
@@ -28,7 +29,7 @@ def test_everything_known_before_training_is_on_disk_before_the_first_step(tmp_p
     assert facts["command"] == ["train.py", "experiment=smoke"]
     assert facts["precision"] == "32-true"
     assert facts["machine"]["threads"] == torch.get_num_threads()
-    assert facts["code"].keys() == {"commit", "uncommitted_changes"}
+    assert facts["code"].keys() == {"commit", "uncommitted_changes", "fingerprint"}
     assert "training_seconds" not in facts
 
 
@@ -52,4 +53,26 @@ def test_code_outside_a_repository_has_no_commit_and_stops_nothing(tmp_path, mon
     monkeypatch.setattr(subprocess, "run", no_git)
     callback = Provenance(str(tmp_path))
     callback.on_train_start(_trainer(), None)
-    assert json.loads(callback.file.read_text())["code"] == {"commit": None, "uncommitted_changes": None}
+    code = json.loads(callback.file.read_text())["code"]
+    assert code == {"commit": None, "uncommitted_changes": None, "fingerprint": code_fingerprint()}
+
+
+def test_what_has_changed_since_a_run_was_started_is_named(tmp_path):
+    callback = Provenance(str(tmp_path))
+    assert changed_since(tmp_path) == []  # nothing is known
+    callback.on_train_start(_trainer(), None)
+    assert changed_since(tmp_path) == []
+    facts = json.loads(callback.file.read_text())
+    facts["packages"]["torch"] = "2.0.0"
+    callback.file.write_text(json.dumps(facts))
+    assert changed_since(tmp_path) == [f"torch was 2.0.0 and is {torch.__version__}"]
+
+
+def test_a_run_that_goes_on_keeps_how_it_began(tmp_path):
+    Provenance(str(tmp_path)).on_train_start(_trainer(), None)
+    began = json.loads((tmp_path / "provenance.json").read_text())
+    for _ in range(2):
+        Provenance(str(tmp_path)).on_train_start(_trainer(), None)
+    facts = json.loads((tmp_path / "provenance.json").read_text())
+    assert {key: facts[key] for key in began} == began
+    assert [again["after_step"] for again in facts["resumed"]] == [9, 9]

@@ -1,4 +1,5 @@
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -141,12 +142,45 @@ def test_preparing_again_reads_nothing_again(module):
 def test_a_training_goes_on_at_the_saved_position(module):
     whole = list(module(epochs=2, accumulate=2).train_dataloader())
     data = module(epochs=2, accumulate=2)
-    data.load_state_dict({**data.state_dict(), "consumed": 17})
+    data.load_state_dict({**data.state_dict(), "steps": 8})
     loader = data.train_dataloader()
     rest = list(loader)
     assert len(loader) == len(whole)  # Lightning compares the whole length with its own counter
-    assert len(rest) == len(whole) - 17
-    assert all(map(same, rest, whole[17:]))
+    assert len(rest) == len(whole) - 16
+    assert all(map(same, rest, whole[16:]))
+
+
+def test_a_position_is_of_steps_whatever_the_accumulation(module):
+    """Eight steps are made; the ninth comes next, in as many micro-batches as this training splits it into."""
+    state = {**module(epochs=2, accumulate=2).state_dict(), "steps": 8}
+    split, whole = module(epochs=2, accumulate=3), list(module(epochs=2).train_dataloader())
+    split.load_state_dict(state)
+    next_step = list(split.train_dataloader())[:3]
+    assert sorted(pairs_in(whole[8])) == sorted(pair for part in next_step for pair in pairs_in(part))
+
+
+def test_another_policy_is_gone_on_with_only_if_that_is_wished(module, caplog):
+    state = {**module().state_dict(), "steps": 2}
+    data = module(policy=Policy(1))
+    data.resume_anyway = True
+    data.load_state_dict(state)
+    assert "position means something else here" in caplog.text
+    assert data.train_dataloader().sampler.start == 2
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_processes_share_each_steps_pairs(module, accumulate):
+    whole = list(module(epochs=2).train_dataloader())
+    data = module(accumulate, epochs=2)
+    data.processes = 3
+    shares = []
+    for rank in range(3):
+        data.trainer = SimpleNamespace(global_rank=rank)
+        shares.append(list(data.train_dataloader()))
+    assert {len(share) for share in shares} == {len(whole) * accumulate}
+    for step, one in enumerate(whole):
+        parts = [share[step * accumulate + i] for share in shares for i in range(accumulate)]
+        assert sorted(pairs_in(one)) == sorted(pair for part in parts for pair in pairs_in(part))
 
 
 def test_a_position_saved_under_the_same_settings_is_accepted(module):
@@ -158,7 +192,6 @@ def test_a_position_saved_under_the_same_settings_is_accepted(module):
     [
         ({"seed": 13}, "seed"),
         ({"pairs_per_step": 8}, "pairs_per_step"),
-        ({"accumulate": 2}, "accumulate"),
         ({"policy": Policy(1)}, "rows"),
         ({"source": Pairs(15)}, "rows"),
     ],

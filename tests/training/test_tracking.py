@@ -1,11 +1,12 @@
 import json
 import math
 import socket
+from types import SimpleNamespace
 
 import pytest
 import wandb
 
-from crossrank.training.tracking import JsonlLogger, finish_wandb, wandb_logger
+from crossrank.training.tracking import JsonlLogger, finish_wandb, forget_after, wandb_logger
 
 
 def _lines(logger):
@@ -115,7 +116,7 @@ def test_with_a_key_the_server_decides_by_being_reachable(reachable, mode, no_ke
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example:8080")
     monkeypatch.setattr(socket, "create_connection", connect)
-    monkeypatch.setattr(wandb, "init", lambda **settings: started.append(settings))
+    monkeypatch.setattr(wandb, "init", lambda **settings: started.append(settings) or SimpleNamespace(id="abc"))
     wandb_logger(str(tmp_path), "name")
     assert dialled == [("wandb.example", 8080)]
     assert [(s["mode"], s["name"], s["project"]) for s in started] == [(mode, "name", "crossrank")]
@@ -125,6 +126,34 @@ def test_a_mode_that_is_set_decides_without_asking_the_network(monkeypatch, tmp_
     started = []
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setattr(socket, "create_connection", lambda *_, **__: pytest.fail("dialled out"))
-    monkeypatch.setattr(wandb, "init", lambda **settings: started.append(settings))
+    monkeypatch.setattr(wandb, "init", lambda **settings: started.append(settings) or SimpleNamespace(id="abc"))
     wandb_logger(str(tmp_path), "name")
     assert started[0]["mode"] == "disabled"
+
+
+def test_a_run_that_goes_on_is_one_run_there_too(monkeypatch, tmp_path):
+    started = []
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(wandb, "init", lambda **settings: started.append(settings) or SimpleNamespace(id="abc"))
+    for _ in range(2):
+        wandb_logger(str(tmp_path), "name")
+    assert [(s["id"], s["resume"]) for s in started] == [(None, None), ("abc", "allow")]
+
+
+def test_what_was_recorded_after_a_step_is_forgotten(tmp_path):
+    logger = JsonlLogger(tmp_path)
+    for step in (0, 2, 4, 6):
+        logger.log_metrics({"x": step / 8}, step=step)
+    kept = logger.file.read_text().splitlines()[:2]
+    with logger.file.open("a") as stream:
+        stream.write('{"step": 1, "x')  # a kill in the middle of a line
+    folder = tmp_path / "evaluations" / "scores"
+    folder.mkdir(parents=True)
+    for name in ("step=000002-e.parquet", "step=000004-e.parquet", ".step=000002-e.parquet"):
+        (folder / name).touch()
+    forget_after(tmp_path, 2)
+    assert logger.file.read_text().splitlines() == kept
+    assert [file.name for file in folder.iterdir()] == ["step=000002-e.parquet"]
+    forget_after(tmp_path, -1)
+    assert logger.file.read_text() == ""
+    assert not list(folder.iterdir())

@@ -1,6 +1,4 @@
-import os
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -128,60 +126,3 @@ def test_checkpoints_load_with_weights_only_and_hold_the_whole_state(encoder, tm
         assert {"state_dict", "optimizer_states", "lr_schedulers", "loops", "global_step"} <= content.keys()
     state = module.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in content["state_dict"].items())
-
-
-def test_a_checkpoint_is_saved_whole_with_its_folders(tmp_path):
-    path = tmp_path / "new" / "folder" / "last.ckpt"
-    AtomicCheckpointIO().save_checkpoint({"step": 3, "weights": torch.arange(3)}, path)
-    loaded = torch.load(path, weights_only=True)
-    assert loaded["step"] == 3
-    assert loaded["weights"].tolist() == [0, 1, 2]
-    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
-    assert AtomicCheckpointIO().load_checkpoint(path)["step"] == 3
-
-
-def _break_in_torch_save(monkeypatch):
-    def save(checkpoint, stream):
-        stream.write(b"half a checkpoint")
-        raise RuntimeError("unexpected pos 704 vs 598")
-
-    monkeypatch.setattr(torch, "save", save)
-    return RuntimeError
-
-
-def _break_in_fsync(monkeypatch):
-    def fsync(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    return OSError
-
-
-def _break_in_rename(monkeypatch):
-    def replace(self, target):
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(Path, "replace", replace)
-    return OSError
-
-
-@pytest.mark.parametrize("breaks", [_break_in_torch_save, _break_in_fsync, _break_in_rename])
-def test_a_failed_save_spoils_no_older_checkpoint(breaks, tmp_path, monkeypatch):
-    path = tmp_path / "last.ckpt"
-    AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
-    with monkeypatch.context() as patch:
-        error = breaks(patch)
-        with pytest.raises(error):
-            AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
-    assert torch.load(path, weights_only=True) == {"step": 1}
-    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
-
-
-def test_the_older_checkpoint_is_there_until_the_new_one_is_whole(tmp_path, monkeypatch):
-    path, seen = tmp_path / "last.ckpt", []
-    AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
-    fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: (seen.append(torch.load(path, weights_only=True)), fsync(fd)))
-    AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
-    assert seen == [{"step": 1}]
-    assert torch.load(path, weights_only=True) == {"step": 2}

@@ -132,20 +132,26 @@ def _intervals(strata: Sequence[npt.NDArray[np.float64]]) -> list[Interval]:
     return [Interval(*map(float, values)) for values in zip(means, low, high, strict=True)]
 
 
+def _headers(rows: Sequence[SummaryRow]) -> tuple[str, ...]:
+    """Speak of training only where there was an evaluation before it."""
+    trained = any(not math.isnan(row.before.mean) for row in rows)
+    return tuple("reranked" if name == "after training" and not trained else name for name in HEADERS)
+
+
 def as_markdown(rows: Sequence[SummaryRow]) -> str:
     """Return the rows as markdown, a table for each protocol."""
     parts = []
     for protocol, title in PROTOCOLS.items():
         chosen = [row for row in rows if row.protocol == protocol]
         if chosen:
-            lines = [HEADERS, ("---",) * len(HEADERS), *(row.cells() for row in chosen)]
+            lines = [_headers(chosen), ("---",) * len(HEADERS), *(row.cells() for row in chosen)]
             parts.append(f"{title[:1].upper()}{title[1:]}.\n\n" + "\n".join("| " + " | ".join(x) + " |" for x in lines))
     return "\n\n".join([*parts, NOTE])
 
 
 def as_frame(rows: Sequence[SummaryRow]) -> pd.DataFrame:
     """Return the rows as a data frame for a notebook."""
-    return pd.DataFrame([row.cells() for row in rows], columns=HEADERS)
+    return pd.DataFrame([row.cells() for row in rows], columns=_headers(rows))
 
 
 def as_table(rows: Sequence[SummaryRow]) -> Table:
@@ -153,7 +159,8 @@ def as_table(rows: Sequence[SummaryRow]) -> Table:
     chosen = [row for row in rows if row.protocol == rows[0].protocol]
     cells = [row.cells(3) for row in chosen]
     filled = [i for i in range(len(HEADERS)) if any(row[i] != "-" for row in cells)]
-    table = Table(*(HEADERS[i] for i in filled), title=PROTOCOLS[rows[0].protocol], show_lines=True)
+    headers = _headers(chosen)
+    table = Table(*(headers[i] for i in filled), title=PROTOCOLS[rows[0].protocol], show_lines=True)
     for row in cells:
         table.add_row(*(Text(row[i].replace(" [", "\n[")) for i in filled))
     return table

@@ -140,7 +140,10 @@ def _load(word: str, judgements: Judgements, evaluate: Evaluate | None) -> DataF
         return _checked(word, _stored(path, steps))
     if (path / "metrics.jsonl").is_file():
         raise DataError(f"{word}: no evaluation was written; the run has none or stopped before its first")
-    advice = f"evaluate it first with python -m src.evaluate reranker={word} evaluators=..., then compare the folder"
+    advice = (
+        "say what to evaluate it on with evaluators=..., or evaluate it first with python -m src.evaluate "
+        f"reranker={word} evaluators=... and compare the folder"
+    )
     if path.is_dir() and not any((path / name).is_file() for name in MODEL_FILES):
         raise DataError(f"{word}: a run, a folder of runs, of evaluations (step=*.parquet) or a model is wanted here")
     if evaluate is not None:

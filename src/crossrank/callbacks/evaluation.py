@@ -8,6 +8,8 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from crossrank.data.fingerprint import file_fingerprint
+from crossrank.errors import TrainingError
 from crossrank.evaluation import Evaluator
 from crossrank.evaluation.store import EvaluationStore
 from crossrank.inference.scorer import PairScorer
@@ -45,7 +47,7 @@ class PeriodicEvaluation(pl.Callback):
             raise ValueError("evaluators must name at least one, got none; remove the callback to train without")
         self.evaluators, self.monitor, self.run_dir = evaluators, monitor, Path(run_dir)
         self.every_n_steps, self.tokens_per_batch = every_n_steps, tokens_per_batch
-        self.best_step, self.best_value = -1, float("-inf")
+        self.best_step, self.best_value, self.best_content = -1, float("-inf"), ""
         self._scorer: PairScorer | None = None
         self._last_step = -1
 
@@ -54,14 +56,28 @@ class PeriodicEvaluation(pl.Callback):
         """Where the weights of the best evaluated step lie."""
         return self.run_dir / "checkpoints" / BEST
 
-    def state_dict(self) -> dict[str, float | int]:
+    def state_dict(self) -> dict[str, Any]:
         """Return what was best so far."""
-        return {"best_step": self.best_step, "best_value": self.best_value, "last_step": self._last_step}
+        best = {"best_step": self.best_step, "best_value": self.best_value, "best_content": self.best_content}
+        return best | {"last_step": self._last_step}
 
-    def load_state_dict(self, state_dict: dict[str, float | int]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what was best so far."""
         self.best_step, self._last_step = int(state_dict["best_step"]), int(state_dict["last_step"])
-        self.best_value = state_dict["best_value"]
+        self.best_value, self.best_content = state_dict["best_value"], state_dict["best_content"]
+
+    def load_best(self) -> dict[str, Any]:
+        """Return the weights of the best evaluated step.
+
+        Raises:
+            TrainingError: the file is gone, or is not what was written.
+        """
+        if not self.best_checkpoint.is_file() or file_fingerprint(self.best_checkpoint) != self.best_content:
+            raise TrainingError(
+                f"{self.best_checkpoint} is not the file that step {self.best_step} wrote; go on from an earlier state "
+                f"with resume={self.run_dir} after removing the newest file of {self.best_checkpoint.parent}"
+            )
+        return dict(torch.load(self.best_checkpoint, map_location="cpu", weights_only=True)["state_dict"])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate the untrained model, unless the run goes on from a later step."""
@@ -101,6 +117,7 @@ class PeriodicEvaluation(pl.Callback):
         if step > 0 and value > self.best_value:
             self.best_step, self.best_value = step, value
             trainer.save_checkpoint(self.best_checkpoint, weights_only=True)
+            self.best_content = file_fingerprint(self.best_checkpoint)
 
     def _shown(self, metrics: dict[str, float]) -> str:
         low, high = (metrics.get(f"{self.monitor}_{end}") for end in ("low", "high"))

@@ -4,30 +4,26 @@ import logging
 import math
 import pickle
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from crossrank.callbacks.health_metrics import Scored, health_metrics, on_host
 from crossrank.data.batch import PairBatch
 from crossrank.errors import TrainingError
-from crossrank.losses import Loss
 from crossrank.training.module import RerankerModule
 
 log = logging.getLogger(__name__)
 
-SURE = 12.0  # beyond it a logit's sigmoid has a slope below 1e-5
 COLLAPSED = 1e-6  # a spread of scores, relative to their size: what rounding leaves of equal ones in float32
 CONSTANT = 1e-2  # a relative spread that bfloat16, which has 8 bits, hardly sees
 ENOUGH_PAIRS = 100  # fewer say too little for a warning
-RANKS = {"0": (0, 0), "1": (1, 1), "2": (2, 2), "3_to_5": (3, 5), "from_6": (6, 255)}
 
 # name: when it is given, by the metrics and the mean `size` of the scores (at least 1), and its sentence
 WARNINGS: dict[str, tuple[Callable[[Mapping[str, float]], bool], str]] = {
@@ -47,42 +43,6 @@ WARNINGS: dict[str, tuple[Callable[[Mapping[str, float]], bool], str]] = {
         "positives give {gradient_share_of_positives:.1%} of the gradient; change their weight in the loss, or "
         "policy.negatives, so that both sides count"),
 }  # fmt: skip
-
-
-class Scored(NamedTuple):
-    """One micro-batch with the logits, float32[pairs], that the model gave it in training."""
-
-    logits: Tensor
-    labels: Tensor  # float32[pairs]
-    query_index: Tensor  # int64[pairs]
-    ranks: Tensor | None  # int64[pairs]
-
-
-def health_metrics(batches: Sequence[Scored], loss: Loss) -> dict[str, float]:
-    """Return what scores, losses and gradients look like; what the batches do not define is left out.
-
-    - `positive_score`, `negative_score`: mean logits; `separation`: the first minus the second.
-    - `pair_accuracy`, 0 to 1: the share of the (positive, negative) pairs of one batch in which the positive scores
-      higher, a tie counting half: the area under the ROC curve, see `sklearn.metrics.roc_auc_score`.
-    - `score_std`: the standard deviation of logits around the mean of their own batch, so that weights that move
-      between batches do not count.
-    - `saturated_share`, 0 to 1: pairs whose logit is beyond +-12, where the sigmoid is flat; `wrong_and_sure_share`:
-      those among all pairs that are on the wrong side too.
-    - `gradient_share_of_positives`, 0 to 1: the sum of |d loss / d logit| over positives by that over all pairs.
-    - `loss_of_rank_N`: mean binary cross-entropy, without weights, whatever the loss of the training: softplus(-z) of
-      positives (N = 0), softplus(z) of the negatives that stand at place N, or in that range, of their question's.
-    """
-    scores, positive = _host(batch.logits for batch in batches), _host(batch.labels for batch in batches) >= 0.5
-    metrics = _score_metrics(scores, positive, [len(batch.logits) for batch in batches])
-    gradients = np.abs(_host(_gradients(batches, loss)))
-    if gradients.any():
-        metrics["gradient_share_of_positives"] = float(gradients[positive].sum() / gradients.sum())
-    ranks = [batch.ranks for batch in batches if batch.ranks is not None]
-    if len(ranks) == len(batches):
-        losses, places = np.logaddexp(0, np.where(positive, -scores, scores)), _host(ranks)
-        for name, (low, high) in RANKS.items():
-            metrics[f"loss_of_rank_{name}"] = _mean(losses, (places >= low) & (places <= high))
-    return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 
 def last_good_checkpoint(folder: Path) -> tuple[Path, int] | None:
@@ -122,18 +82,28 @@ class TrainingHealth(pl.Callback):
             raise ValueError(f"grace is a share of all steps, from 0 to below 1, got {grace}")
         self.run_dir, self.every_n_steps, self.window = Path(run_dir), every_n_steps, window
         self.grace, self.patience = grace, patience
-        self._batches: deque[Scored] = deque(maxlen=window)
+        self._batches: deque[Scored] = deque()  # as long as a window once training starts
         self._losses: list[Tensor] = []  # since the last point, on the device
         self._warned: set[str] = set()
         self._collapsed = 0  # points in a row
         self._last_step = 0
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what has been seen, so that what is said next does not depend on a stop."""
+        batches = [tuple(batch) for batch in self._batches]
+        return {"batches": batches, "warned": sorted(self._warned), "collapsed": self._collapsed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what had been seen."""
+        self._batches.extend(Scored(*batch) for batch in state_dict["batches"])
+        self._warned, self._collapsed = set(state_dict["warned"]), state_dict["collapsed"]
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start with nothing seen, and have the weights looked at before a checkpoint is written."""
+        """Have the weights looked at before a checkpoint is written."""
         assert isinstance(pl_module, RerankerModule)
         self._last_step = trainer.global_step
-        self._batches = deque(maxlen=self.window * trainer.accumulate_grad_batches)
-        self._losses, self._collapsed = [], 0
+        self._batches = deque(self._batches, maxlen=self.window * trainer.accumulate_grad_batches)
+        self._losses = []
         pl_module.before_saving = partial(self._check_weights, trainer, pl_module)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -174,7 +144,7 @@ class TrainingHealth(pl.Callback):
             raise self._dead(trainer, module, f"{what}, after step {trainer.global_step}")
 
     def _look(self, trainer: pl.Trainer, module: RerankerModule, step: int) -> None:
-        scores = _host(batch.logits for batch in self._batches)
+        scores = on_host(batch.logits for batch in self._batches)
         if not np.isfinite(scores).all():
             count = int((~np.isfinite(scores)).sum())
             raise self._dead(trainer, module, f"{count} of the last {len(scores)} scores are not finite at step {step}")
@@ -207,42 +177,3 @@ class TrainingHealth(pl.Callback):
             f"training stopped: {what} of {trainer.max_steps}; {where}; "
             f"lower optimizer.lr (the rate was {rate:.3g}), lengthen the warm-up or train in float32"
         )
-
-
-def _gradients(batches: Sequence[Scored], loss: Loss) -> tuple[Tensor, ...]:
-    """Return d loss / d logit of each batch's pairs; a logit is in the loss of its own batch alone."""
-    with torch.enable_grad():
-        leaves = [batch.logits.detach().requires_grad_() for batch in batches]
-        losses = [loss(z, batch.labels, batch.query_index) for z, batch in zip(leaves, batches, strict=True)]
-        return torch.autograd.grad(torch.stack(losses).sum(), leaves)
-
-
-def _score_metrics(scores: npt.NDArray[Any], positive: npt.NDArray[np.bool_], sizes: list[int]) -> dict[str, float]:
-    above = compared = squares = 0.0
-    for start, stop in pairwise(np.cumsum([0, *sizes])):
-        z, y = scores[start:stop], positive[start:stop]
-        squares += float(np.square(z - z.mean()).sum())
-        gaps = z[y][:, None] - z[~y]
-        above += float(np.count_nonzero(gaps > 0) + np.count_nonzero(gaps == 0) / 2)
-        compared += gaps.size
-    freedom = len(scores) - len(sizes)
-    sure = np.abs(scores) > SURE
-    high, low = _mean(scores, positive), _mean(scores, ~positive)
-    return {
-        "positive_score": high,
-        "negative_score": low,
-        "separation": high - low,
-        "pair_accuracy": above / compared if compared else math.nan,
-        "score_std": math.sqrt(squares / freedom) if freedom else math.nan,
-        "saturated_share": float(sure.mean()),
-        "wrong_and_sure_share": float((sure & ((scores > 0) != positive)).mean()),
-    }
-
-
-def _mean(values: npt.NDArray[Any], chosen: npt.NDArray[np.bool_]) -> float:
-    return float(values[chosen].mean()) if chosen.any() else math.nan
-
-
-def _host(parts: Iterable[Tensor]) -> npt.NDArray[np.float64]:
-    joined: npt.NDArray[np.float64] = torch.cat(list(parts)).cpu().numpy().astype(np.float64)
-    return joined

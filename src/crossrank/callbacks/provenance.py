@@ -13,11 +13,16 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from crossrank.data.fingerprint import file_fingerprint, fingerprint
+
 PACKAGES = ("crossrank", "torch", "lightning", "transformers", "sentence-transformers", "datasets", "numpy", "bm25s")
 
 
 class Provenance(pl.Callback):
-    """Writes `<run_dir>/provenance.json` at the start of training and its duration at the end."""
+    """Writes `<run_dir>/provenance.json` at the start of training and its duration at the end.
+
+    A run that goes on keeps what was written and adds when, and after which step, it was taken up again.
+    """
 
     def __init__(self, run_dir: str) -> None:
         self.file = Path(run_dir) / "provenance.json"
@@ -27,27 +32,59 @@ class Provenance(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write everything that is known before the first step."""
         self._started = time.time()
+        if trainer.global_step and self.file.is_file():
+            self._facts = json.loads(self.file.read_text(encoding="utf-8"))
+            again = {"after_step": trainer.global_step, "at": _clock(self._started), "code": _git()}
+            self._facts["resumed"] = [*self._facts.get("resumed", ()), again]
+            self._write(trainer)
+            return
         rows = trainer.datamodule.rows  # type: ignore[attr-defined]
         self._facts = {
-            "code": _git(),
+            "code": _git() | {"fingerprint": code_fingerprint()},
             "python": platform.python_version(),
-            "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+            "packages": _packages(),
             "machine": _machine(),
             "precision": trainer.precision,
             "data": {"rows": len(rows), "fingerprints": rows.fingerprints},
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
+            "started": _clock(self._started),
         }
-        self._write()
+        self._write(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add how long the training took, evaluations included."""
         self._facts |= {"steps": trainer.global_step, "training_seconds": round(time.time() - self._started, 1)}
-        self._write()
+        self._write(trainer)
 
-    def _write(self) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        self.file.write_text(json.dumps(self._facts, indent=2) + "\n", encoding="utf-8")
+    def _write(self, trainer: pl.Trainer) -> None:
+        if trainer.is_global_zero:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self.file.write_text(json.dumps(self._facts, indent=2) + "\n", encoding="utf-8")
+
+
+def changed_since(run_dir: Path) -> list[str]:
+    """Return what of code and packages is not what it was when a run was started; nothing where that is not known."""
+    file = run_dir / "provenance.json"
+    if not file.is_file():
+        return []
+    facts = json.loads(file.read_text(encoding="utf-8"))
+    was = {"crossrank's code": facts.get("code", {}).get("fingerprint"), **facts.get("packages", {})}
+    now = {"crossrank's code": code_fingerprint(), **_packages()}
+    return [f"{name} was {was[name]} and is {now[name]}" for name in now if was.get(name) not in (None, now[name])]
+
+
+def code_fingerprint() -> str:
+    """Return 16 hex digits of the content of every file of this package."""
+    root = Path(__file__).parents[1]
+    return fingerprint({str(file.relative_to(root)): file_fingerprint(file) for file in sorted(root.rglob("*.py"))})
+
+
+def _packages() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def _git() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -21,7 +22,8 @@ class Throughput(pl.Callback):
 
     The mean loss, the lr just used, pairs and tokens a second, useful operations a second (`train/tflops`), the share
     of time that the step waited for its data, the share of tokens that only fill a kernel's shape
-    (`train/padding_share`), and the share of the whole run spent evaluating so far. It does so after the first
+    (`train/padding_share`), and the share of the whole run spent evaluating so far; of several processes, what all of
+    them did. It does so after the first
     optimizer step, every `every_n_steps` and after the last. Only then does the host wait for the device.
     """
 
@@ -31,9 +33,20 @@ class Throughput(pl.Callback):
         self.every_n_steps = every_n_steps
         self._loss: Tensor | None = None  # summed over pairs, on the device; nothing waits for it
         self._pairs = self._tokens = self._token_pairs = self._padded = 0
+        self._before = 0, 0, 0  # pairs, tokens and token pairs summed before a restart: their time is not known
+        self._restored: list[float] | None = None
+        self._trainer: pl.Trainer | None = None
         self._waited = 0.0
         self._begun = self._started = self._idle_since = 0.0
         self._last_step = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what all processes summed since the last point, so that the next loss does not depend on a stop."""
+        return {"sums": self._sums().tolist()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the sums; rates are of the time since the restart."""
+        self._restored = state_dict["sums"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clocks."""
@@ -41,6 +54,12 @@ class Throughput(pl.Callback):
         self._last_step = trainer.global_step
         self._begun = self._training_clock(pl_module)
         self._reset(pl_module)
+        self._trainer = trainer
+        if self._restored is not None and trainer.is_global_zero:
+            loss, *counts, _, _, _ = self._restored
+            self._loss = torch.tensor(loss, dtype=torch.float32, device=pl_module.device)
+            self._pairs, self._tokens, self._token_pairs, self._padded = map(int, counts)
+            self._before = self._pairs, self._tokens, self._token_pairs
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
@@ -73,16 +92,17 @@ class Throughput(pl.Callback):
 
     def _log(self, trainer: pl.Trainer, module: RerankerModule, step: int) -> None:
         seconds = self._training_clock(module) - self._started
-        flops = useful_flops(module.model.config, self._tokens, self._token_pairs, passes=3)
-        assert self._loss is not None
+        loss, all_pairs, all_tokens, all_token_pairs, padded, *before = self._sums().tolist()
+        pairs, tokens, token_pairs = all_pairs - before[0], all_tokens - before[1], all_token_pairs - before[2]
+        flops = useful_flops(module.model.config, tokens, token_pairs, passes=3)
         metrics = {
-            "train/loss": float(self._loss / self._pairs),
+            "train/loss": loss / all_pairs,
             "train/lr": module.learning_rate(step - 1),
-            "train/pairs_per_second": self._pairs / seconds,
-            "train/tokens_per_second": self._tokens / seconds,
+            "train/pairs_per_second": pairs / seconds,
+            "train/tokens_per_second": tokens / seconds,
             "train/tflops": flops / seconds / 1e12,
             "train/data_wait_share": self._waited / seconds,
-            "train/padding_share": 1 - self._tokens / self._padded,
+            "train/padding_share": 1 - all_tokens / padded,
             "train/evaluation_share": module.evaluation_seconds / (time.monotonic() - self._begun),
         }
         module.progress |= {
@@ -99,8 +119,20 @@ class Throughput(pl.Callback):
                 step, trainer.max_steps, *(module.progress[name] for name in ("loss", "pairs/s", "tokens/s")),
             )  # fmt: skip
 
+    def _sums(self) -> Tensor:
+        """Return loss, pairs, tokens, token pairs, computed tokens, then the three of before a restart: float64[8]."""
+        loss = 0.0 if self._loss is None else float(self._loss)
+        counts = (self._pairs, self._tokens, self._token_pairs, self._padded, *self._before)
+        sums = torch.tensor([loss, *counts], dtype=torch.float64)
+        if self._trainer is None or self._trainer.world_size == 1:
+            return sums
+        device = self._trainer.strategy.root_device
+        summed: Tensor = self._trainer.strategy.reduce(sums.to(device), reduce_op="sum")
+        return summed.cpu()
+
     def _reset(self, module: RerankerModule) -> None:
         self._loss = None
+        self._before = 0, 0, 0
         self._pairs = self._tokens = self._token_pairs = self._padded = 0
         self._waited = 0.0
         self._started = self._idle_since = self._training_clock(module)

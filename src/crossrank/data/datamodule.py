@@ -27,9 +27,10 @@ log = logging.getLogger(__name__)
 
 
 class MicroBatches(Dataset[PairBatch], Sized):
-    """All micro-batches of a training, in order; `batches[k]` is the same whenever and wherever it is asked for.
+    """All micro-batches of one process, in order; `batches[k]` is the same whenever and wherever it is asked for.
 
-    With a `multiple` they are of few shapes, see `PairBatch.of_few_shapes`.
+    The `processes` of a training share each step's pairs, and the process of this `rank` splits its own over
+    `accumulate` micro-batches. With a `multiple` they are of few shapes, see `PairBatch.of_few_shapes`.
     """
 
     def __init__(
@@ -41,10 +42,13 @@ class MicroBatches(Dataset[PairBatch], Sized):
         accumulate: int,
         seed: int,
         multiple: int | None = None,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
         self.rows, self.plan, self.encoder, self.steps, self.accumulate, self.seed, self.multiple = (
             rows, plan, encoder, steps, accumulate, seed, multiple,
         )  # fmt: skip
+        self.rank, self.processes = rank, processes
         self._ranks = rows.ranks  # made here, once, for all workers
         self._epoch = -1
         self._order: Any = None
@@ -57,7 +61,7 @@ class MicroBatches(Dataset[PairBatch], Sized):
         epoch = step // self.plan.steps_per_epoch
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self.rows.order(self.seed, epoch)
-        chosen = self.plan.rows_of(step, share, self._order)
+        chosen = self.plan.rows_of(step, share * self.processes + self.rank, self._order)
         questions = np.asarray(self.rows.questions[chosen])
         pairs = [
             (self.rows.question_tokens[q], self.rows.document_tokens[d])
@@ -111,7 +115,7 @@ class Batching:
 
 
 class PairDataModule(pl.LightningDataModule):
-    """Mines, tokenises and streams labelled pairs; `accumulate` micro-batches make an optimizer step.
+    """Mines, tokenises and streams labelled pairs; `accumulate` micro-batches of each process make an optimizer step.
 
     With a `multiple`, a batch's tokens are rounded up to a multiple of it (see `PairBatch.of_few_shapes`).
     """
@@ -127,8 +131,11 @@ class PairDataModule(pl.LightningDataModule):
         seed: int,
         accumulate: int = 1,
         multiple: int | None = None,
+        resume_anyway: bool = False,
+        processes: int = 1,
     ) -> None:
         super().__init__()
+        self.resume_anyway, self.processes = resume_anyway, processes
         self.source, self.miner, self.policy, self.encoder, self.batching = source, miner, policy, encoder, batching
         self.cache_dir, self.seed, self.accumulate, self.multiple = cache_dir, seed, accumulate, multiple
         self._rows: TrainingRows | None = None
@@ -150,7 +157,8 @@ class PairDataModule(pl.LightningDataModule):
                 self.source, self.miner, self.policy, self.encoder, self.cache_dir, self.batching.pool_depth
             )
             if self._plan_of(rows).steps_per_epoch == 0:
-                raise DataError(f"steps per epoch are 0: {len(rows)} pairs for {self.accumulate} micro-batches")
+                shares = self.accumulate * self.processes
+                raise DataError(f"steps per epoch are 0: {len(rows)} pairs for {shares} micro-batches")
             self._rows = rows
         return self._rows
 
@@ -169,8 +177,9 @@ class PairDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[PairBatch]:
         """Return the micro-batches from the restored position on; collating happens in the workers."""
         batches = MicroBatches(
-            self.rows, self.plan, self.encoder, self.max_steps, self.accumulate, self.seed, self.multiple
-        )
+            self.rows, self.plan, self.encoder, self.max_steps, self.accumulate, self.seed, self.multiple,
+            self.trainer.global_rank if self.trainer else 0, self.processes,
+        )  # fmt: skip
         return DataLoader(
             batches,
             batch_size=None,
@@ -188,27 +197,30 @@ class PairDataModule(pl.LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Return the position and what gives it its meaning."""
         consumed = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready if self.trainer else 0
-        return {"consumed": consumed, **self._meaning()}
+        return {"steps": consumed // self.accumulate, **self._meaning()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on at a saved position.
 
         Raises:
-            DataError: the position was saved under other data, another order or another batch size.
+            DataError: the position was saved under other data, another order or another batch size, and the run is not
+                to go on all the same.
         """
         changed = {k: (state_dict.get(k), v) for k, v in self._meaning().items() if state_dict.get(k) != v}
         if changed:
-            raise DataError(f"the checkpoint's position means something else here: {changed} (saved, now)")
-        self._start = state_dict["consumed"]
+            told = f"the checkpoint's position means something else here: {changed} (saved, now)"
+            if not self.resume_anyway:
+                raise DataError(told)
+            log.warning("%s", told)
+        self._start = state_dict["steps"] * self.accumulate
 
     def _plan_of(self, rows: TrainingRows) -> BatchPlan:
-        return BatchPlan(len(rows), self.batching.pairs_per_step, self.accumulate)
+        return BatchPlan(len(rows), self.batching.pairs_per_step, self.accumulate * self.processes)
 
     def _meaning(self) -> dict[str, Any]:
         return {
             "seed": self.seed,
             "pairs_per_step": self.batching.pairs_per_step,
-            "accumulate": self.accumulate,
             "rows": self.rows.fingerprints["rows"],
             "tokens": self.rows.fingerprints["tokens"],
         }

@@ -2,9 +2,10 @@
 
 import json
 import logging
+import re
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,18 @@ def execute(run: EvaluationRun) -> Findings:
     rows = pd.concat([one.rows.assign(evaluator=name) for name, one in evaluations.items()], ignore_index=True)
     (run.run_dir / "result.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return Findings(rows, _budget(run, scorer, evaluations), facts)
+
+
+def rows_of_models(
+    evaluators: Mapping[str, Evaluator], protocol: Protocols, main_metric: str, folder: Path
+) -> Callable[[str], pd.DataFrame]:
+    """Return a function that evaluates a model, keeps what it finds below `folder`, and returns the rows."""
+
+    def rows(reranker: str) -> pd.DataFrame:
+        place = folder / re.sub(r"[^\w.-]+", "_", reranker).strip("_") / time.strftime("%Y-%m-%d_%H-%M-%S")
+        return execute(EvaluationRun(reranker, evaluators, protocol, main_metric, place)).rows
+
+    return rows
 
 
 def report(run: EvaluationRun, findings: Findings, table: str) -> str:

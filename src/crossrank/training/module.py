@@ -86,6 +86,17 @@ class RerankerModule(pl.LightningModule):
         if self.before_saving is not None:
             self.before_saving()
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Count the micro-batches of a state in this trainer's: it may have been saved with another accumulation.
+
+        A state is saved after a whole optimizer step, so that the count is exact.
+        """
+        loop = checkpoint["loops"]["fit_loop"]
+        count = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
+        for scope in ("total", "current"):
+            progress = loop["epoch_loop.batch_progress"][scope]
+            loop["epoch_loop.batch_progress"][scope] = dict.fromkeys(progress, count)
+
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Compute the gradients, where that is not part of a whole step."""
         if self._whole is None:

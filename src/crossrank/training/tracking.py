@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import wandb
 from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +39,29 @@ class JsonlLogger(Logger):
     def log_hyperparams(self, params: Mapping[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Do nothing: the resolved config lies beside the record."""
 
+    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append the metrics; a value that is not finite is written as null, which JSON can hold."""
         values = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
         with self.file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
+
+
+def forget_after(run_dir: Path, step: int) -> None:
+    """Take out of a run's record what was logged and evaluated after a step, and a line that a kill cut short.
+
+    What comes again must stand there once. `step` -1 takes out everything.
+    """
+    file = run_dir / "metrics.jsonl"
+    if file.is_file():
+        lines = file.read_text(encoding="utf-8").split("\n")[:-1]
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        temporary = file.with_name(f".{file.name}.tmp")
+        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        temporary.replace(file)
+    for table in (run_dir / "evaluations").rglob("*step=*.parquet"):
+        if int(table.name.lstrip(".")[5:11]) > step or table.name.startswith("."):
+            table.unlink()
 
 
 def wandb_logger(run_dir: str, name: str, project: str = "crossrank", group: str | None = None) -> WandbLogger:
@@ -55,7 +74,13 @@ def wandb_logger(run_dir: str, name: str, project: str = "crossrank", group: str
     if mode == "offline":
         log.info("W&B: offline (no key or no network); upload later with: wandb sync %s/wandb/offline-run-*", run_dir)
     settings = wandb.Settings(init_timeout=30, silent=True, console="off")
-    run = wandb.init(project=project, name=name, group=group, dir=run_dir, mode=mode, settings=settings)  # type: ignore[arg-type]
+    kept = Path(run_dir) / "wandb_run_id"  # a run that goes on is one run there too
+    known = kept.read_text(encoding="utf-8").strip() if kept.is_file() else None
+    run = wandb.init(
+        project=project, name=name, group=group, dir=run_dir, mode=mode, settings=settings, id=known,  # type: ignore[arg-type]
+        resume="allow" if known else None,
+    )  # fmt: skip
+    kept.write_text(f"{run.id}\n", encoding="utf-8")
     return WandbLogger(experiment=run)
 
 

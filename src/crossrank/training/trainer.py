@@ -1,6 +1,5 @@
 """The Lightning Trainer as a reranker run needs it."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +7,12 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import FSDPStrategy, Strategy
 
+from crossrank.training.checkpoints import AtomicCheckpointIO
 from crossrank.training.whole_step import StepMode
 
 Precision = Literal["auto", "32-true", "bf16-mixed"]
@@ -22,8 +23,9 @@ class TrainerSpec:
     """Device and precision of a run.
 
     `precision: auto` is bf16-mixed where the hardware multiplies bfloat16 (CUDA from Ampere on, CPUs with
-    avx512_bf16 or AMX), float32 elsewhere. `accumulate_grad_batches` splits the pairs of a step into micro-batches;
-    `gradient_clip_val` is the norm to clip to.
+    avx512_bf16 or AMX), float32 elsewhere. `devices` on each of `num_nodes` machines share the pairs of a step, one
+    process a device; `ddp` keeps the model on each, `fsdp` (CUDA only) a part of it. `accumulate_grad_batches` splits
+    the pairs of a process into micro-batches; `gradient_clip_val` is the norm to clip to.
 
     `cuda_graph` replays a whole step as one graph for each number of tokens, rounded up to a multiple of
     `bucket_tokens`; `compile` runs the model through torch.compile. Either makes a step one call (see `WholeStep`), and
@@ -32,6 +34,8 @@ class TrainerSpec:
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 1
+    num_nodes: int = 1
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     precision: Precision = "auto"
     accumulate_grad_batches: int = 1
     gradient_clip_val: float | None = 1.0
@@ -41,20 +45,27 @@ class TrainerSpec:
     bucket_tokens: int = 128
 
     def __post_init__(self) -> None:
-        if self.accumulate_grad_batches < 1 or self.devices < 1:
+        if self.accumulate_grad_batches < 1 or self.devices < 1 or self.num_nodes < 1:
             raise ValueError(
-                f"accumulate_grad_batches and devices must be at least 1, got {self.accumulate_grad_batches} and "
-                f"{self.devices}"
+                "accumulate_grad_batches, devices and num_nodes must be at least 1, got "
+                f"{self.accumulate_grad_batches}, {self.devices} and {self.num_nodes}"
             )
         if self.bucket_tokens < 8:
             raise ValueError(f"bucket_tokens counts tokens and must be at least 8, got {self.bucket_tokens}")
-        if self.step_mode and (self.accumulate_grad_batches > 1 or self.devices > 1):
+        if self.strategy == "fsdp" and (self.accelerator == "cpu" or not torch.cuda.is_available()):
+            raise ValueError("strategy fsdp needs CUDA devices and torch sees none; on a CPU use trainer=ddp")
+        if self.step_mode and (self.accumulate_grad_batches > 1 or self.processes > 1):
             raise ValueError(
                 "cuda_graph and compile make a step one call on one device: they need accumulate_grad_batches=1 and "
-                f"devices=1, got {self.accumulate_grad_batches} and {self.devices}"
+                f"devices=1, got {self.accumulate_grad_batches} and {self.processes}"
             )
         if self.accelerator == "gpu" and not torch.cuda.is_available():
             raise ValueError("accelerator is gpu and torch sees none; set trainer=cpu or install the CUDA build")
+
+    @property
+    def processes(self) -> int:
+        """How many processes share a step."""
+        return self.devices * self.num_nodes
 
     @property
     def resolved_precision(self) -> Literal["32-true", "bf16-mixed"]:
@@ -89,6 +100,8 @@ class TrainerSpec:
         return pl.Trainer(
             accelerator=self.accelerator,
             devices=self.devices,
+            num_nodes=self.num_nodes,
+            strategy=self._strategy(),
             precision=self.resolved_precision,
             accumulate_grad_batches=self.accumulate_grad_batches,
             gradient_clip_val=self.gradient_clip_val,
@@ -96,7 +109,7 @@ class TrainerSpec:
             max_epochs=-1,
             callbacks=list(callbacks),
             logger=list(loggers),
-            plugins=[AtomicCheckpointIO()],
+            plugins=self._plugins(),
             default_root_dir=run_dir,
             use_distributed_sampler=False,
             enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),  # none unasked for
@@ -105,20 +118,11 @@ class TrainerSpec:
             log_every_n_steps=max_steps,  # our callbacks log, at the steps they say
         )
 
+    def _strategy(self) -> str | Strategy:
+        # a whole state in one file, so that it loads on any number of devices
+        return FSDPStrategy(state_dict_type="full") if self.strategy == "fsdp" else self.strategy
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its final name, syncs it and renames it: a kill or a full disk spoils no older one."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Save `checkpoint` under `path` in one step."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
-        try:
-            with temporary.open("wb") as stream:
-                torch.save(checkpoint, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+    def _plugins(self) -> list[Any]:
+        """Save checkpoints our way; under SLURM leave its signals to our checkpoints, which requeue nothing."""
+        slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+        return [AtomicCheckpointIO(), *slurm]

@@ -1,0 +1,51 @@
+"""Says what a fault of the machine means for a run, in one sentence, with the knob to turn."""
+
+import errno
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from crossrank.errors import TrainingError
+
+OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
+WORKER_DIED = re.compile(r"DataLoader worker \(pid\(?s?\)? .*?\) (is killed by signal|exited unexpectedly)")
+
+
+@contextmanager
+def told(run_dir: Path) -> Iterator[None]:
+    """Turn a full disk, a lack of memory and a killed worker into TrainingError; anything else passes.
+
+    Raises:
+        TrainingError: says what happened, what is safe, and how the run goes on.
+    """
+    go_on = f"what the run saved is whole, go on with resume={run_dir}"
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(run_dir if run_dir.exists() else Path.cwd()).free / 1e9
+        place = error.filename or run_dir
+        raise TrainingError(
+            f"the disk is full while writing {place} ({free:.2f} GB free): free some space; {go_on}"
+        ) from error
+    except MemoryError as error:
+        raise TrainingError(_memory(go_on)) from error
+    except RuntimeError as error:  # torch has an error of its own for CUDA only
+        if OUT_OF_MEMORY.search(str(error)):
+            raise TrainingError(_memory(go_on)) from error
+        if WORKER_DIED.search(str(error)):
+            raise TrainingError(
+                f"a process that collates batches was killed, as when memory runs out: lower data.workers; {go_on}"
+            ) from error
+        raise
+
+
+def _memory(go_on: str) -> str:
+    return (
+        "out of memory: lower model.max_length or data.pairs_per_step, raise trainer.accumulate_grad_batches or set "
+        "+model.recompute=true, which change no gradient but for rounding; if an evaluation ran, lower "
+        f"callbacks.evaluation.tokens_per_batch; {go_on}"
+    )

@@ -1,0 +1,15 @@
+"""Keeps what other packages say out of a program's log, unless it matters to who reads it."""
+
+import logging
+import warnings
+
+CHATTY = ("httpx", "sentence_transformers", "lightning.pytorch", "lightning.fabric", "bm25s", "matplotlib")
+NOISE = (".*treespec, LeafSpec.*", ".*does not have many workers.*", ".*ended before the epoch ended.*")
+
+
+def quieten() -> None:
+    """Hide what is neither a warning nor ours, and warnings about what is meant to be so."""
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,142 @@
+"""Which run a command goes on with, and whether it is still the same run.
+
+`resume=RUN` takes the config that RUN was started with; `resume=auto` takes the newest unfinished run that has the
+composed config, or starts a new one.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from crossrank.errors import ResumeError
+
+log = logging.getLogger(__name__)
+
+CONFIG, RESULT = "config.yaml", "result.json"
+HOW = (  # what a run may be taken up with another of, at the same pairs a step
+    "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.accumulate_grad_batches", "data.workers",
+)  # fmt: skip
+OWN_KEYS = ("resume", "resume_anyway", "run_dir", "cache_dir", "hydra")  # say where and how, not what
+
+
+def register_run_folder() -> None:
+    """Teach OmegaConf `${run_folder:}`, the folder of the run that a config goes on with or starts."""
+    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+
+
+def _run_folder(fresh: str, *, _root_: DictConfig) -> str:
+    wanted = OmegaConf.select(_root_, "resume")
+    if wanted is None:
+        return fresh
+    if wanted != "auto":
+        return str(wanted)
+    found = newest_unfinished(Path(fresh).parent, _root_)
+    return fresh if found is None else str(found)
+
+
+def newest_unfinished(runs: Path, cfg: DictConfig) -> Path | None:
+    """Return the run in a folder that was started last with this config and has no result yet."""
+    composed = _what(cfg)
+    unfinished = (file.parent for file in runs.glob(f"*/{CONFIG}") if not (file.parent / RESULT).exists())
+    same = [folder for folder in unfinished if not list(_differences(_what(_load(folder)), composed))]
+    return max(same, key=lambda folder: (folder / CONFIG).stat().st_mtime_ns, default=None)
+
+
+def continued(cfg: DictConfig, overrides: Sequence[str], run_dir: Path) -> tuple[DictConfig, bool]:
+    """Return the config to run with, and whether it goes on with the run in `run_dir`.
+
+    Given no other `overrides`, a run goes on with its own config; others must agree with it, unless `resume_anyway`.
+
+    Raises:
+        ResumeError: there is no such run, it has finished, or its config was another; the differences are named.
+    """
+    if cfg.resume is None:
+        if (run_dir / "metrics.jsonl").exists():
+            raise ResumeError(
+                f"{run_dir} holds a run already; go on with it by resume={run_dir}, or name another folder"
+            )
+        return cfg, False
+    if not (run_dir / CONFIG).is_file():
+        if cfg.resume == "auto":
+            return cfg, False
+        raise ResumeError(
+            f"resume={cfg.resume}: no run there, its {CONFIG} is missing; give a folder such as runs/x/TIME"
+        )
+    if (run_dir / RESULT).is_file():
+        raise ResumeError(f"{run_dir} has finished, its export and report are there; start a new run without resume=")
+    saved = _load(run_dir)
+    others = [
+        o for o in overrides if not o.lstrip("+~").startswith(("resume=", "resume_anyway=", "hydra.", "cache_dir="))
+    ]
+    if cfg.resume != "auto" and not others:
+        return _moved(saved, run_dir, cfg), True
+    differences = list(_differences(_what(saved), _what(cfg)))
+    refuse_or_warn(run_dir, "config", differences, cfg.resume_anyway)
+    return cfg, True
+
+
+def refuse_or_warn(run_dir: Path, kind: str, differences: Sequence[str], anyway: bool) -> None:
+    """Say what has changed since a run was started.
+
+    Raises:
+        ResumeError: something has, and the run is not to go on all the same.
+    """
+    if not differences:
+        return
+    told = "; ".join(differences)
+    if not anyway:
+        raise ResumeError(
+            f"{run_dir}: its {kind} is not what it was: {told}; give what it was, or resume_anyway=true for a run "
+            "that is no longer the one that was started"
+        )
+    log.warning("%s goes on although its %s is not what it was: %s", run_dir, kind, told)
+
+
+def _load(run_dir: Path) -> DictConfig:
+    try:
+        cfg = OmegaConf.load(run_dir / CONFIG)
+    except Exception as error:  # yaml and OmegaConf raise many kinds
+        raise ResumeError(f"{run_dir / CONFIG} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(cfg, DictConfig):
+        raise ResumeError(f"{run_dir / CONFIG} holds no config")
+    return cfg
+
+
+def _moved(saved: DictConfig, run_dir: Path, cfg: DictConfig) -> DictConfig:
+    """Return a run's config for the folder in which the run now lies, and this command's cache."""
+    places = {str(saved.run_dir): str(run_dir), str(saved.cache_dir): str(cfg.cache_dir)}
+    tree = _placed(OmegaConf.to_container(saved), places)
+    moved: DictConfig = OmegaConf.create(tree | {"resume": cfg.resume, "resume_anyway": cfg.resume_anyway})
+    return moved
+
+
+def _what(cfg: DictConfig) -> dict[str, Any]:
+    """Return what a config says of a training, wherever the run and its caches lie."""
+    mine = OmegaConf.create({key: value for key, value in OmegaConf.to_container(cfg).items() if key != "hydra"})  # type: ignore[union-attr]
+    places = {str(mine.get(key)): f"<{key}>" for key in ("run_dir", "cache_dir") if isinstance(mine, DictConfig)}
+    mine.run_dir, mine.cache_dir = "<run_dir>", "<cache_dir>"
+    tree: Any = OmegaConf.to_container(mine, resolve=True)
+    return {key: _placed(value, places) for key, value in tree.items() if key not in OWN_KEYS}
+
+
+def _placed(value: Any, places: dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _placed(child, places) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_placed(child, places) for child in value]
+    if isinstance(value, str):
+        for place, name in places.items():
+            if value == place or value.startswith(f"{place}/"):
+                return name + value[len(place) :]
+    return value
+
+
+def _differences(saved: Any, now: Any, path: str = "") -> Iterator[str]:
+    if isinstance(saved, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*saved, *now]):
+            yield from _differences(saved.get(key), now.get(key), f"{path}.{key}".lstrip("."))
+    elif saved != now and path not in HOW:
+        yield f"{path} was {saved!r} and is {now!r}"

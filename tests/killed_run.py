@@ -1,0 +1,60 @@
+"""A training that kills its process at a chosen point; a file of its own, which imports in seconds."""
+
+import multiprocessing
+import os
+import signal
+import sys
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+
+import crossrank.training.checkpoints as checkpoints
+from crossrank.callbacks.step_rng import StepKeyedRNG
+from crossrank.config import build_training_run
+from crossrank.data import training_rows
+from crossrank.evaluation.store import EvaluationStore
+from crossrank.models import backbones
+from crossrank.quiet import quieten
+from crossrank.resume import register_run_folder
+from crossrank.run import execute
+
+ROOT = Path(__file__).resolve().parents[1]
+POINTS = {  # what is called at a point; the process dies at the n-th call
+    "micro-batch": (StepKeyedRNG, "on_train_batch_start"),
+    "checkpoint": (checkpoints.os, "fsync"),
+    "evaluation": (EvaluationStore, "write"),
+    "mining": (training_rows, "mine"),
+}
+
+
+def train(overrides, run_dir, resumed=False, kill=None):
+    """Train; `kill` is (point, n)."""
+    multiprocessing.set_start_method("fork", force=True)  # as in a program: workers of a forkserver would be slow
+    quieten()
+    register_run_folder()
+    _with_dropout()
+    if kill:
+        _die_at(*kill)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", ["experiment=smoke", f"run_dir={run_dir}", *overrides])
+    execute(build_training_run(cfg, resumed))
+
+
+def _with_dropout():
+    """Give the tiny model what only a generator that is where it was can repeat."""
+    plain = backbones._set_dropout
+    backbones._set_dropout = lambda config, attention, hidden: plain(config, 0.0, 0.2)
+
+
+def _die_at(point, n):
+    owner, name = POINTS[point]
+    original, calls = getattr(owner, name), []
+
+    def counted(*args, **options):
+        calls.append(1)
+        if len(calls) == n:
+            sys.stdout.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **options)
+
+    setattr(owner, name, counted)

@@ -1,0 +1,59 @@
+"""What a fault of the machine is called, and that nothing else is."""
+
+import errno
+
+import pytest
+import torch
+
+from crossrank.errors import TrainingError
+from crossrank.faults import told
+
+
+def raising(error, run_dir):
+    with told(run_dir):
+        raise error
+
+
+FAULTS = {
+    "disk": (
+        OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl"),
+        "the disk is full while writing metrics",
+    ),
+    "quota": (OSError(errno.EDQUOT, "Disk quota exceeded"), "the disk is full"),
+    "host memory": (MemoryError(), "out of memory: lower model.max_length or data.pairs_per_step"),
+    "CUDA memory": (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "out of memory: lower"),
+    "torch's host memory": (
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to"),
+        "out of memory: lower",
+    ),
+    "worker": (
+        RuntimeError("DataLoader worker (pid 123) is killed by signal: Killed. "),
+        "a process that collates batches was killed, as when memory runs out: lower data.workers",
+    ),
+    "workers": (RuntimeError("DataLoader worker (pid(s) 12, 13) exited unexpectedly"), "a process that collates"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_one_sentence_that_says_how_to_go_on(fault, tmp_path):
+    error, message = FAULTS[fault]
+    with pytest.raises(TrainingError, match=message) as caught:
+        raising(error, tmp_path)
+    assert f"go on with resume={tmp_path}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EACCES, "Permission denied"), RuntimeError("size mismatch"), KeyError("x")]
+)
+def test_any_other_error_stays_what_it_is(error, tmp_path):
+    with pytest.raises(type(error)) as caught:
+        raising(error, tmp_path)
+    assert caught.value is error
+
+
+def test_torchs_own_error_is_recognised(tmp_path):
+    """The text above is torch's: here it is asked for more than there is."""
+    with pytest.raises(TrainingError, match="out of memory"), told(tmp_path):
+        torch.empty(2**58, dtype=torch.uint8)
