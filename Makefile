@@ -8,7 +8,7 @@ train: .venv/.ready
 	@$(BIN)/python -m src.train $(ARGS)
 
 test: .venv/.ready
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/python -m pytest
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 bench: .venv/.ready
 	@$(BIN)/python -m bench.all

@@ -27,12 +27,13 @@ POINTS = {  # what is called at a point; the process dies at the n-th call
 }
 
 
-def train(overrides, run_dir, resumed=False, kill=None):
-    """Train; `kill` is (point, n)."""
+def train(overrides, run_dir, resumed=False, kill=None, dropout=0.2, place=None):
+    """Train; `kill` is (point, n), `place` what tells a process of several its rank."""
+    os.environ.update(place or {})
     multiprocessing.set_start_method("fork", force=True)  # as in a program: workers of a forkserver would be slow
     quieten()
     register_run_folder()
-    _with_dropout()
+    _with_dropout(dropout)
     if kill:
         _die_at(*kill)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -40,10 +41,10 @@ def train(overrides, run_dir, resumed=False, kill=None):
     execute(build_training_run(cfg, resumed))
 
 
-def _with_dropout():
+def _with_dropout(hidden):
     """Give the tiny model what only a generator that is where it was can repeat."""
     plain = backbones._set_dropout
-    backbones._set_dropout = lambda config, attention, hidden: plain(config, 0.0, 0.2)
+    backbones._set_dropout = lambda config, *_: plain(config, 0.0, hidden)
 
 
 def _die_at(point, n):
