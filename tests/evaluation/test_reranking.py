@@ -200,6 +200,25 @@ def test_how_many_queries_the_first_stage_misses_is_said(caplog):
     assert "no relevant document for 2 of 3 queries" in caplog.text
 
 
+def test_several_tasks_are_scored_in_one_call_and_are_as_each_alone():
+    for seed in range(10):
+        tasks = [by_texts(name, *random_queries(np.random.default_rng(100 * seed + i))) for i, name in enumerate("abc")]
+        calls = []
+
+        def score(pairs, calls=calls):
+            calls.append(list(pairs))
+            return np.asarray([sum(map(ord, q + d)) * 7919 % 5 for q, d in pairs], np.float32)
+
+        together = evaluate_tasks(tasks, score)
+        assert calls == [[pair for task in tasks for pair in task.pairs]]
+        for task in tasks:
+            alone = task.evaluate(score)
+            for table in ("rows", "scores"):
+                mine = getattr(together, table)
+                mine = mine[mine["dataset"] == task.name].reset_index(drop=True)
+                pd.testing.assert_frame_equal(mine, getattr(alone, table))
+
+
 def test_several_tasks_become_one_table_in_order():
     tasks = [by_texts(n, {"q": "x"}, {"q": ["P", "a"]}, {"q": ["P"]}) for n in ("second", "first")]
     rows = evaluate_tasks(tasks, lambda pairs: np.ones(len(pairs), np.float32)).rows

@@ -65,11 +65,10 @@ class RerankingTask:
                 f"{self.name}: no query has a relevant document among its candidates, so nothing can be reranked; "
                 "check that the judgements and the first stage are of the same collection"
             )
-        if found < len(self.queries):
-            log.info(
-                "%s: the first stage finds no relevant document for %d of %d queries",
-                self.name, len(self.queries) - found, len(self.queries),
-            )  # fmt: skip
+        missed = len(self.queries) - found
+        if missed:
+            told = "%s: the first stage finds no relevant document for %d of %d queries"
+            log.info(told, self.name, missed, len(self.queries))
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -87,17 +86,14 @@ class RerankingTask:
         Raises:
             DataError: the scorer did not return one finite number a pair.
         """
+        return evaluate_tasks([self], score)
+
+    def evaluated(self, scores: npt.NDArray[np.generic], cut: npt.NDArray[np.bool_] | None) -> Evaluation:
+        """Return the metrics of given scores [pairs]; `cut` [pairs] says which pairs were cut, if that is known."""
         lists = self._lists
-        scores = np.asarray(score(lists.pairs))
-        if scores.shape != (len(lists.pairs),):
-            raise DataError(
-                f"the scorer returned shape {scores.shape} for {len(lists.pairs)} pairs; one score a pair is wanted"
-            )
-        check_finite(scores)
-        cut = getattr(score, "truncated", None)
         truncated = np.full(len(self.queries), np.nan)
         if cut is not None:
-            share = np.bincount(lists.query, cut(lists.pairs), minlength=len(self.queries))
+            share = np.bincount(lists.query, cut, minlength=len(self.queries))
             truncated = np.where(lists.lengths > 0, share / np.maximum(lists.lengths, 1), np.nan)
         frame = pd.DataFrame(
             {
@@ -230,12 +226,25 @@ class OverTasks:
         self.tasks  # noqa: B018 - loading is what the property does
 
     def __call__(self, score: Scorer) -> Evaluation:
-        """Rerank the candidates of every dataset, one after the other."""
+        """Rerank the candidates of every dataset."""
         return evaluate_tasks(self.tasks, score)
 
 
 def evaluate_tasks(tasks: Sequence[RerankingTask], score: Scorer) -> Evaluation:
-    """Evaluate several tasks one after the other."""
-    found = [task.evaluate(score) for task in tasks]
-    rows, scores = ([getattr(one, name) for one in found] for name in ("rows", "scores"))
-    return Evaluation(pd.concat(rows, ignore_index=True), pd.concat(scores, ignore_index=True))
+    """Evaluate several tasks in one call of the scorer, which can so sort all their pairs by length.
+
+    Raises:
+        DataError: the scorer did not return one finite number a pair.
+    """
+    pairs = [pair for task in tasks for pair in task.pairs]
+    scores = np.asarray(score(pairs))
+    if scores.shape != (len(pairs),):
+        raise DataError(f"the scorer returned shape {scores.shape} for {len(pairs)} pairs; one score a pair is wanted")
+    check_finite(scores)
+    cut = getattr(score, "truncated", lambda _: None)(pairs)
+    found, start = [], 0
+    for task in tasks:
+        mine = slice(start, start := start + len(task.pairs))
+        found.append(task.evaluated(scores[mine], None if cut is None else cut[mine]))
+    rows, lists = ([getattr(one, name) for one in found] for name in ("rows", "scores"))
+    return Evaluation(pd.concat(rows, ignore_index=True), pd.concat(lists, ignore_index=True))
