@@ -7,6 +7,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may reach for the network
 os.environ.setdefault("WANDB_MODE", "offline")
+os.environ["CROSSRANK_TARGETS"] = "test_config"  # whose components the gate's tests build
 
 import numpy as np
 import pytest

@@ -2,13 +2,14 @@
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from bench import check, evaluate, inputs, score, table, train
+from bench import check, evaluate, inputs, score, soak, table, train
 from bench.measure import Clock, Turns, compare, matmul_flops
 from crossrank.models.backbones import RandomInit
 from crossrank.models.export import export
@@ -198,3 +199,30 @@ def test_the_guard_names_what_fell_by_more_than_15_percent():
 
 def test_the_committed_table_is_that_of_the_committed_results():
     assert table.as_markdown(table.load()) in table.TABLE.read_text(encoding="utf-8")
+
+
+STEADY = soak.Part(1000, 700.0, 15.0, 54.0, 1.0, 0.02, 0.018)
+
+
+def test_a_soak_names_what_grew_since_its_second_tenth():
+    """The first tenth fills caches, and records grow by design; a step's own duration is the machine's affair."""
+    first = [replace(STEADY, memory=300.0, descriptors=9.0, checkpoints=0.0)] * 2
+    middle = [STEADY] * 16
+    assert not list(soak.faults([*first, *middle, *[replace(STEADY, memory=734.0, records=9.0, step_time=1.0)] * 2]))
+    grown = replace(STEADY, memory=736.0, descriptors=16.0, checkpoints=55.0, step_cpu=0.021)
+    named = list(soak.faults([*first, *middle, grown, grown]))
+    assert [name.split()[0] for name in named] == ["memory", "descriptors", "checkpoints", "step_cpu"]
+    assert "memory grew from 700 to 736, at most 1.05 times is allowed" in named
+
+
+@pytest.mark.filterwarnings("ignore:.*will be overridden")
+def test_a_soak_watches_every_part_of_a_run(cache_dir, tmp_path):
+    parts = soak.soak(40, tmp_path, f"cache_dir={cache_dir}", "callbacks.checkpoint.every_n_steps=10")
+    assert [part.last_step for part in parts] == list(range(2, 41, 2))
+    assert all(part.memory > 2**26 and part.descriptors > 3 and part.step_time > 0 for part in parts)
+    states = [part.checkpoints for part in parts]  # seen before a step's own state is saved; two are kept
+    assert states[:5] == [0] * 5
+    assert states[5] > 2**20
+    assert states[10] == pytest.approx(2 * states[5], rel=1e-3)
+    assert states[-2] == pytest.approx(states[10], rel=1e-3)
+    assert soak.as_table(parts).count("\n") == 20

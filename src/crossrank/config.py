@@ -4,19 +4,22 @@ Here stand the keys at the root of each program's config; rules across component
 """
 
 import difflib
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, Field
 
 from crossrank.analysis.report import CalibrationMethod
 from crossrank.callbacks.evaluation import PeriodicEvaluation
+from crossrank.callbacks.redaction import secrets_in
 from crossrank.errors import ConfigError
 from crossrank.evaluation import Evaluator, Protocols, metric_names, produced_keys
-from crossrank.gate import Component, Node, build, examine, validate
+from crossrank.gate import Component, Node, build, examine, leaves, validate, wrong_kind
 from crossrank.run import TrainingRun
 
 __all__ = [
@@ -126,11 +129,13 @@ def build_training_run(cfg: DictConfig, resumed: bool = False) -> TrainingRun:
             combination.
     """
     raw, tree, problems = examine(cfg, RunConfig)
+    problems += secrets_in(leaves(tree))
     parts: dict[str, Any] = {name: build(name, tree.get(name), raw, problems) for name in COMPONENTS}
     for group in ("callbacks", "logger"):
         nodes = tree[group] if isinstance(tree.get(group), Mapping) else {}
         parts[group] = {key: build(f"{group}.{key}", node, raw, problems) for key, node in nodes.items()}
-    for rule, needed in RULES.items():
+    problems += (wrong := list(_wrong_kinds(parts)))
+    for rule, needed in () if wrong else RULES.items():
         if all(parts[name] is not None for name in needed):
             problems += rule(parts)
     if problems:
@@ -158,15 +163,30 @@ def build_evaluation(cfg: DictConfig, schema: type[Given]) -> tuple[Given, dict[
         ConfigError: lists everything that is wrong, as `build_training_run` does.
     """
     raw, tree, problems = examine(cfg, schema)
+    problems += secrets_in(leaves(tree))
     nodes = tree["evaluators"] if isinstance(tree.get("evaluators"), Mapping) else {}
     evaluators = {key: build(f"evaluators.{key}", node, raw, problems) for key, node in nodes.items()}
     for key, evaluator in evaluators.items():
-        produced = metric_names(evaluator.at_k, evaluator.protocol) if evaluator is not None else ()
+        problems += (wrong := list(wrong_kind(f"evaluators.{key}", evaluator, Evaluator)))
+        produced = metric_names(evaluator.at_k, evaluator.protocol) if evaluator is not None and not wrong else ()
         if produced and tree["main_metric"] not in produced:
             problems.append(f"main_metric: evaluators.{key} has no {tree['main_metric']!r} but {', '.join(produced)}")
     if problems:
         raise ConfigError(problems)
     return schema.model_validate(tree), evaluators
+
+
+def _wrong_kinds(parts: dict[str, Any]) -> Iterator[str]:
+    """Name every part that can be built and is no such part as it stands for."""
+    kinds = typing.get_type_hints(TrainingRun) | {"optimizer": None}
+    for name in COMPONENTS:
+        yield from wrong_kind(name, parts[name], kinds[name])
+    for key, callback in parts["callbacks"].items():
+        yield from wrong_kind(f"callbacks.{key}", callback, pl.Callback)
+        for name, evaluator in callback.evaluators.items() if isinstance(callback, PeriodicEvaluation) else ():
+            yield from wrong_kind(f"callbacks.{key}.evaluators.{name}", evaluator, Evaluator)
+    for key, logger in parts["logger"].items():
+        yield from wrong_kind(f"logger.{key}", logger, None)
 
 
 def _monitor_is_produced(parts: Node) -> Iterator[str]:

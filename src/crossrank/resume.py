@@ -40,8 +40,13 @@ def _run_folder(fresh: str, *, _root_: DictConfig) -> str:
 def newest_unfinished(runs: Path, cfg: DictConfig) -> Path | None:
     """Return the run in a folder that was started last with this config and has no result yet."""
     composed = _what(cfg)
-    unfinished = (file.parent for file in runs.glob(f"*/{CONFIG}") if not (file.parent / RESULT).exists())
-    same = [folder for folder in unfinished if not list(_differences(_what(_load(folder)), composed))]
+    same = []
+    for folder in (file.parent for file in runs.glob(f"*/{CONFIG}") if not (file.parent / RESULT).exists()):
+        try:
+            if not list(_differences(_what(_load(folder)), composed)):
+                same.append(folder)
+        except ResumeError as error:  # one that is damaged is not the one that is sought
+            log.warning("%s", error)
     return max(same, key=lambda folder: (folder / CONFIG).stat().st_mtime_ns, default=None)
 
 
@@ -100,17 +105,35 @@ def _load(run_dir: Path) -> DictConfig:
         cfg = OmegaConf.load(run_dir / CONFIG)
     except Exception as error:  # yaml and OmegaConf raise many kinds
         raise ResumeError(f"{run_dir / CONFIG} cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(cfg, DictConfig):
+    if not isinstance(cfg, DictConfig) or not all(isinstance(key, str) for key in cfg):
         raise ResumeError(f"{run_dir / CONFIG} holds no config")
+    tree: Any = OmegaConf.to_container(cfg)
+    if not all(isinstance(tree.get(key), str) for key in ("run_dir", "cache_dir")):
+        raise ResumeError(f"{run_dir / CONFIG} says no run_dir and cache_dir: it is not the config of a run")
+    if _interpolates(tree):  # a run writes what it was resolved to; what else would be read from here or from where?
+        raise ResumeError(f"{run_dir / CONFIG} holds '${{', which no run writes; resolve it by hand if you trust it")
     return cfg
+
+
+def _interpolates(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_interpolates, value.values())) or any(map(_interpolates, value))
+    return any(map(_interpolates, value)) if isinstance(value, list) else isinstance(value, str) and "${" in value
 
 
 def _moved(saved: DictConfig, run_dir: Path, cfg: DictConfig) -> DictConfig:
     """Return a run's config for the folder in which the run now lies, and this command's cache."""
     places = {str(saved.run_dir): str(run_dir), str(saved.cache_dir): str(cfg.cache_dir)}
-    tree = _placed(OmegaConf.to_container(saved), places)
+    tree = _at_home(_placed(OmegaConf.to_container(saved), places), str(run_dir))
     moved: DictConfig = OmegaConf.create(tree | {"resume": cfg.resume, "resume_anyway": cfg.resume_anyway})
     return moved
+
+
+def _at_home(value: Any, run_dir: str) -> Any:
+    """Have every part of a run write into its folder, whatever a config that came from elsewhere says."""
+    if isinstance(value, dict):
+        return {key: run_dir if key == "run_dir" else _at_home(child, run_dir) for key, child in value.items()}
+    return [_at_home(child, run_dir) for child in value] if isinstance(value, list) else value
 
 
 def _what(cfg: DictConfig) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from crossrank.resume import refuse_or_warn
 from crossrank.training.checkpoints import SavedState, newest_whole_state
 from crossrank.training.module import RerankerModule
 from crossrank.training.optim import OptimizerFactory, Schedule
-from crossrank.training.tracking import JsonlLogger, finish_wandb, forget_after
+from crossrank.training.tracking import Guarded, JsonlLogger, finish_wandb, forget_after
 from crossrank.training.trainer import TrainerSpec
 
 log = logging.getLogger(__name__)
@@ -111,6 +111,7 @@ def execute(run: TrainingRun) -> Result:
     """
     require(run.assets())
     if rank() > 0:  # the first process writes, and goes on alone once the training ends
+        logging.getLogger("crossrank").setLevel(logging.WARNING)
         _train(run)
         raise SystemExit(0)
     run.run_dir.mkdir(parents=True, exist_ok=True)
@@ -154,7 +155,8 @@ def _fit(run: TrainingRun, module: RerankerModule, data: PairDataModule) -> None
     callbacks = [StepKeyedRNG(run.seed), *run.callbacks.values()]
     failed = True
     try:
-        loggers = [JsonlLogger(run.run_dir), *(build() for build in run.loggers.values())]
+        others = [Guarded(name, build) for name, build in run.loggers.items() if rank() == 0]
+        loggers = [JsonlLogger(run.run_dir), *others]
         trainer = run.trainer.build(data.max_steps, callbacks, loggers, run.run_dir)
         plan = data.plan
         log.info(

@@ -35,7 +35,8 @@ def test_everything_known_before_training_is_on_disk_before_the_first_step(tmp_p
 
 def test_the_end_adds_the_steps_and_the_duration(tmp_path, monkeypatch):
     now = [1_800_000_000.0]
-    monkeypatch.setattr("crossrank.callbacks.provenance.time.time", lambda: now[0])
+    for clock in ("time", "monotonic"):
+        monkeypatch.setattr(f"crossrank.callbacks.provenance.time.{clock}", lambda: now[0])
     callback, trainer = Provenance(str(tmp_path)), _trainer()
     callback.on_train_start(trainer, None)
     started = json.loads(callback.file.read_text())

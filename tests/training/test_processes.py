@@ -88,7 +88,9 @@ def test_the_losses_are_those_of_one_process(one, two):
 
 def test_the_work_is_counted_for_all_processes(one, two):
     first, second = (
-        torch.load(newest_whole_state(folder / "checkpoints").file, weights_only=True)["callbacks"]["Throughput"]["sums"]
+        torch.load(newest_whole_state(folder / "checkpoints").file, weights_only=True)["callbacks"]["Throughput"][
+            "sums"
+        ]
         for folder in (one, two)
     )
     assert second[1:] == first[1:]  # pairs and tokens since the last point: none, at a point

@@ -120,7 +120,7 @@ def _runs_within(folder: Path) -> list[str]:
 def _warn_of_configs(word: str) -> None:
     """Warn where the trainings of one system are no repetitions of each other, such as a sweep of learning rates."""
     files = [file for file in (Path(member) / "config.yaml" for member in trainings(word)) if file.is_file()]
-    lines = [set(_without_folder(file.read_text(encoding="utf-8")).splitlines()) for file in files]
+    lines = [set(_without_folder(file.read_text(encoding="utf-8", errors="replace")).splitlines()) for file in files]
     differ = {line for one in lines for line in one if not all(line in other for other in lines)}
     keys = {line.partition(":")[0].strip(" -") for line in differ}
     if other := sorted(keys - {"seed"}):

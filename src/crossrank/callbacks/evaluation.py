@@ -2,6 +2,7 @@
 
 import logging
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 from crossrank.data.fingerprint import file_fingerprint
 from crossrank.errors import TrainingError
 from crossrank.evaluation import Evaluator
-from crossrank.evaluation.store import EvaluationStore
+from crossrank.evaluation.store import EvaluationStore, refuse_path
 from crossrank.inference.scorer import PairScorer
+from crossrank.training.checkpoints import read_checkpoint
 from crossrank.training.module import RerankerModule
 
 log = logging.getLogger(__name__)
@@ -45,6 +47,8 @@ class PeriodicEvaluation(pl.Callback):
             raise ValueError(f"tokens_per_batch must be at least 1, got {tokens_per_batch}")
         if not evaluators:
             raise ValueError("evaluators must name at least one, got none; remove the callback to train without")
+        for name in evaluators:
+            refuse_path(name)
         self.evaluators, self.monitor, self.run_dir = evaluators, monitor, Path(run_dir)
         self.every_n_steps, self.tokens_per_batch = every_n_steps, tokens_per_batch
         self.best_step, self.best_value, self.best_content = -1, float("-inf"), ""
@@ -72,12 +76,16 @@ class PeriodicEvaluation(pl.Callback):
         Raises:
             TrainingError: the file is gone, or is not what was written.
         """
-        if not self.best_checkpoint.is_file() or file_fingerprint(self.best_checkpoint) != self.best_content:
+        weights = None
+        if self.best_checkpoint.is_file() and file_fingerprint(self.best_checkpoint) == self.best_content:
+            with suppress(ValueError):
+                weights = read_checkpoint(self.best_checkpoint).get("state_dict")
+        if not isinstance(weights, dict):
             raise TrainingError(
                 f"{self.best_checkpoint} is not the file that step {self.best_step} wrote; go on from an earlier state "
                 f"with resume={self.run_dir} after removing the newest file of {self.best_checkpoint.parent}"
             )
-        return dict(torch.load(self.best_checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+        return weights
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate the untrained model, unless the run goes on from a later step."""

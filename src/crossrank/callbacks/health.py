@@ -2,7 +2,6 @@
 
 import logging
 import math
-import pickle
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -47,14 +46,15 @@ WARNINGS: dict[str, tuple[Callable[[Mapping[str, float]], bool], str]] = {
 
 def last_good_checkpoint(folder: Path) -> tuple[Path, int] | None:
     """Return the newest readable `*.ckpt` of a folder whose weights and optimizer state are finite, and its step."""
-    for file in sorted(folder.glob("*.ckpt"), key=lambda file: file.stat().st_mtime_ns, reverse=True):
+    files = [file for file in folder.glob("*.ckpt") if file.is_file()]
+    for file in sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True):
         try:
             saved = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
             states = [state for optimizer in saved.get("optimizer_states", ()) for state in optimizer["state"].values()]
             values = [value for state in (saved["state_dict"], *states) for value in state.values()]
             if all(bool(value.isfinite().all()) for value in values if isinstance(value, Tensor)):
                 return file, int(saved["global_step"])
-        except (OSError, RuntimeError, pickle.UnpicklingError, KeyError):
+        except Exception:  # a damaged or foreign file may raise anything; nothing in it was executed
             continue
     return None
 

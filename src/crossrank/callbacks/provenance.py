@@ -13,7 +13,9 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from crossrank.callbacks.redaction import redact_command
 from crossrank.data.fingerprint import file_fingerprint, fingerprint
+from crossrank.errors import ResumeError
 
 PACKAGES = ("crossrank", "torch", "lightning", "transformers", "sentence-transformers", "datasets", "numpy", "bm25s")
 
@@ -26,14 +28,14 @@ class Provenance(pl.Callback):
 
     def __init__(self, run_dir: str) -> None:
         self.file = Path(run_dir) / "provenance.json"
-        self._started = 0.0
+        self._started = self._clock = 0.0
         self._facts: dict[str, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write everything that is known before the first step."""
-        self._started = time.time()
+        self._started, self._clock = time.time(), time.monotonic()
         if trainer.global_step and self.file.is_file():
-            self._facts = json.loads(self.file.read_text(encoding="utf-8"))
+            self._facts = _facts(self.file)
             again = {"after_step": trainer.global_step, "at": _clock(self._started), "code": _git()}
             self._facts["resumed"] = [*self._facts.get("resumed", ()), again]
             self._write(trainer)
@@ -46,14 +48,14 @@ class Provenance(pl.Callback):
             "machine": _machine(),
             "precision": trainer.precision,
             "data": {"rows": len(rows), "fingerprints": rows.fingerprints},
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "command": redact_command([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "started": _clock(self._started),
         }
         self._write(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add how long the training took, evaluations included."""
-        self._facts |= {"steps": trainer.global_step, "training_seconds": round(time.time() - self._started, 1)}
+        self._facts |= {"steps": trainer.global_step, "training_seconds": round(time.monotonic() - self._clock, 1)}
         self._write(trainer)
 
     def _write(self, trainer: pl.Trainer) -> None:
@@ -63,14 +65,31 @@ class Provenance(pl.Callback):
 
 
 def changed_since(run_dir: Path) -> list[str]:
-    """Return what of code and packages is not what it was when a run was started; nothing where that is not known."""
+    """Return what of code and packages is not what it was when a run was started; nothing where that is not known.
+
+    Raises:
+        ResumeError: the run's provenance.json is damaged.
+    """
     file = run_dir / "provenance.json"
     if not file.is_file():
         return []
-    facts = json.loads(file.read_text(encoding="utf-8"))
+    facts = _facts(file)
     was = {"crossrank's code": facts.get("code", {}).get("fingerprint"), **facts.get("packages", {})}
     now = {"crossrank's code": code_fingerprint(), **_packages()}
     return [f"{name} was {was[name]} and is {now[name]}" for name in now if was.get(name) not in (None, now[name])]
+
+
+def _facts(file: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ResumeError(
+            f"{file} cannot be read ({error}); remove it to go on without knowing what changed"
+        ) from error
+    parts = [facts, facts.get("code", {}), facts.get("packages", {})] if isinstance(facts, dict) else [None]
+    if not all(isinstance(part, dict) for part in parts) or not isinstance(facts.get("resumed", []), list):
+        raise ResumeError(f"{file} is no record of a run; remove it to go on without knowing what changed")
+    return facts  # type: ignore[no-any-return]
 
 
 def code_fingerprint() -> str:

@@ -44,8 +44,8 @@ class Calibration:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            number = isinstance(value, int | float | np.floating) and not isinstance(value, bool)
-            if not number or not math.isfinite(value):
+            number = isinstance(value, float | np.floating) or (type(value) is int and abs(value) < 2**1000)
+            if not number or not math.isfinite(value):  # which takes no integer beyond float's range
                 raise DataError(f"the {name} of a calibration must be a finite number, got {value!r}")
             object.__setattr__(self, name, float(value))  # a numpy number is not JSON's
         if self.temperature <= 0:

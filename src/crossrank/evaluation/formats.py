@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from crossrank.data.miners.bm25 import BM25Miner
-from crossrank.data.readers import SUFFIXES, Row, read_lines, read_rows
+from crossrank.data.readers import SUFFIXES, Row, is_unicode, read_lines, read_rows
 from crossrank.errors import DataError
 
 TREC_SUFFIXES = tuple(name + end for name in (".trec", ".txt", ".run", ".qrels") for end in ("", ".gz"))
+
+SINGLE, GRADE = float(np.finfo(np.float32).max), 2**31 - 1  # what trec_eval can hold of a score and of a grade
 
 Qrels = dict[str, dict[str, int]]  # query id -> document id -> grade
 Ranking = dict[str, list[str]]  # query id -> document ids, best first
@@ -131,7 +133,10 @@ def _columns(file: Path, count: int, names: str) -> Iterator[tuple[int, list[str
 def _value(row: Row, column: str, file: Path, number: int) -> str:
     if row.get(column) is None:
         raise DataError(f"{file}, row {number}: no {column!r}; the columns are: {', '.join(map(str, row))}")
-    return str(row[column])
+    value = str(row[column])
+    if not is_unicode(value):
+        raise DataError(f"{file}, row {number}: {column!r} holds half a character, which is no valid Unicode")
+    return value
 
 
 def _number(value: object, name: str, file: Path, number: int) -> float:
@@ -139,16 +144,24 @@ def _number(value: object, name: str, file: Path, number: int) -> float:
         found = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         found = math.nan
-    if not math.isfinite(found):
-        raise DataError(f"{file}, row {number}: {name!r} must be a number, got {value!r}")
+    except OverflowError:  # an integer of hundreds of digits
+        found = math.nextafter(math.inf, 0)
+    if not abs(found) <= SINGLE:
+        why = ", which single precision cannot hold" if math.isfinite(found) else ""
+        raise DataError(f"{file}, row {number}: {name!r} must be a number, got {_short(value)}{why}")
     return found
 
 
 def _grade(value: object, file: Path, number: int) -> int:
     grade = _number(value, "score", file, number)
-    if not grade.is_integer():
-        raise DataError(f"{file}, row {number}: 'score' is a grade and must be a whole number, got {value!r}")
+    if not grade.is_integer() or abs(grade) > GRADE:
+        raise DataError(f"{file}, row {number}: 'score' is a grade and must be a whole number, got {_short(value)}")
     return int(grade)
+
+
+def _short(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
 def _known(key: str, known: Iterable[str] | None, kind: str, file: Path, number: int) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from crossrank.data.readers import Row, read_rows
+from crossrank.data.readers import Row, is_unicode, read_rows
 from crossrank.errors import DataError
 from crossrank.evaluation import Protocols
 from crossrank.evaluation.reranking import OverTasks, RerankingTask
@@ -62,7 +62,7 @@ class RerankingLists(OverTasks):
         queries, candidates, qrels, kinds = {}, {}, {}, set()
         for number, row in read_rows(file):
             question = row.get("query")
-            if not isinstance(question, str) or not question.strip():
+            if not isinstance(question, str) or not question.strip() or not is_unicode(question):
                 raise DataError(f"{file}, row {number}: 'query' must be a text, got {question!r}")
             kind = _kind(row, file, number)
             kinds.add(kind)
@@ -96,6 +96,6 @@ def _kind(row: Row, file: Path, number: int) -> str:
 def _texts(row: Row, column: str, file: Path, number: int) -> list[str]:
     value = row[column]
     texts = value if isinstance(value, list) else [value]
-    if not all(isinstance(text, str) for text in texts):
+    if not all(isinstance(text, str) and is_unicode(text) for text in texts):
         raise DataError(f"{file}, row {number}: {column!r} must be a text or a list of texts, got {value!r}")
     return list(texts)

@@ -1,5 +1,6 @@
 """Evaluations as parquet files, query by query, with what a person needs to look into them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,17 +24,33 @@ class EvaluationStore:
     folder: Path
 
     def write(self, evaluator: str, step: int, evaluation: Evaluation) -> None:
-        """Write what was found at an optimizer step."""
+        """Write what was found at an optimizer step.
+
+        Raises:
+            ValueError: the evaluator's name is no part of a file's name.
+        """
+        refuse_path(evaluator)
         name = f"step={step:06d}-{evaluator}.parquet"
         _write(evaluation.rows.assign(evaluator=evaluator, step=step), self.folder / name)
         _write(evaluation.scores.assign(evaluator=evaluator, step=step), self.folder / "scores" / name)
 
     def describe(self, evaluator: str, tasks: Sequence[RerankingTask]) -> None:
-        """Write the questions and the texts, unless they are there."""
+        """Write the questions and the texts, unless they are there; ValueError as from `write`."""
+        refuse_path(evaluator)
         for kind, table in (("queries", _queries), ("documents", _documents)):
             file = self.folder / kind / f"{evaluator}.parquet"
             if not file.is_file():
                 _write(pd.concat([table(task) for task in tasks], ignore_index=True).assign(evaluator=evaluator), file)
+
+
+def refuse_path(name: str) -> None:
+    """Refuse an evaluator's name that would lead out of the folder whose files are called after it.
+
+    Raises:
+        ValueError: the name is not 1 to 100 letters, digits and `_ . @ + -`, or begins with a dot.
+    """
+    if not re.fullmatch(r"(?!\.)[\w.@+-]{1,100}", name):
+        raise ValueError(f"files are called after an evaluator, so its name is a word without slashes, got {name!r}")
 
 
 def _queries(task: RerankingTask) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from crossrank.data.tokens import PairEncoder
 from crossrank.errors import ModelError
 from crossrank.hub import Asset, resolve
 from crossrank.inference.scorer import PairScorer
-from crossrank.models.backbones import Pretrained
+from crossrank.models.backbones import Pretrained, or_model_error
 from crossrank.models.cross_encoder import HEADS
 
 log = logging.getLogger(__name__)
@@ -92,10 +92,8 @@ def load_scorer(
         encoder = backbone.encoder()
         return PairScorer(backbone.build(seed=None).eval().to(device), encoder, tokens_per_batch, autocast)
     log.warning("%s is scored by sentence-transformers, in padded batches, which is slower: %s", path, reason)
-    try:
-        model = CrossEncoder(folder, device=device)
-    except (OSError, RuntimeError, ValueError, ImportError) as error:
-        raise ModelError(f"{path} is no cross-encoder that sentence-transformers can load: {error}") from error
+    with or_model_error(f"{path} is no cross-encoder that sentence-transformers can load"):
+        model = CrossEncoder(folder, device=device, trust_remote_code=False, model_kwargs={"use_safetensors": True})
     return PaddedScorer(model, max_length, autocast)
 
 
@@ -114,18 +112,21 @@ def at_length(scorer: PairScorer | PaddedScorer, max_length: int) -> PairScorer 
 def _unknown_to_the_packed_path(folder: str) -> str | None:
     """Return why the packed path cannot take a model; None where it can, or where nothing else could either."""
     try:
-        config: Any = AutoConfig.from_pretrained(folder)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError):
+        config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception:  # whatever damaged files raise; the packed path will say it
         return None
-    if reason := _more_than_a_classifier(Path(folder)):
+    with or_model_error(f"{folder} has settings of sentence-transformers or transformers that make no sense"):
+        reason, architecture = _more_than_a_classifier(Path(folder)), str((config.architectures or [""])[0])
+    if reason:
         return reason
     if config.model_type not in HEADS:
-        if not str((config.architectures or [""])[0]).endswith(("ForSequenceClassification", "ForCausalLM")):
+        if not architecture.endswith(("ForSequenceClassification", "ForCausalLM")):
             raise ModelError(f"{folder} is no trained reranker: its {config.model_type} has no classification head")
         return f"the packed path knows the heads of {', '.join(sorted(HEADS))}, not of {config.model_type}"
     try:
-        PairEncoder(tokenizer, PROBED_LENGTH)
+        with or_model_error(f"{folder} holds a tokenizer that cannot encode a pair"):
+            PairEncoder(tokenizer, PROBED_LENGTH)
     except ModelError as error:
         return str(error)
     return None

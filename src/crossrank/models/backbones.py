@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from crossrank.data.tokens import PairEncoder
-from crossrank.errors import ModelError
+from crossrank.errors import CrossrankError, ModelError
 from crossrank.hub import Asset, resolve
 from crossrank.models.cross_encoder import AttentionPath, CrossEncoder, longest_input
 
@@ -80,19 +79,19 @@ class Pretrained:
             ModelError: the weights do not fit a supported backbone, or lack a head and there is no seed to draw it.
         """
         config = self._config()
-        labelled = str((config.architectures or [""])[0]).endswith("ForSequenceClassification")
-        if labelled and config.num_labels != 1:
-            raise ModelError(f"a reranker has one label, {self.path} was trained with {config.num_labels}")
-        config.num_labels = 1
+        with or_model_error(f"{self.path} has a config.json that makes no sense"):
+            labelled = str((config.architectures or [""])[0]).endswith("ForSequenceClassification")
+            if labelled and config.num_labels != 1:
+                raise ModelError(f"a reranker has one label, {self.path} was trained with {config.num_labels}")
+            config.num_labels = 1
         folder = str(resolve(self._asset()))
         with torch.random.fork_rng(), _quiet_transformers():
             torch.manual_seed(seed or 0)
-            try:
+            with or_model_error(f"{self.path} holds no weights of a {config.model_type}"):
                 classifier, report = AutoModelForSequenceClassification.from_pretrained(
-                    folder, config=config, dtype=torch.float32, output_loading_info=True, use_safetensors=True
-                )
-            except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-                raise ModelError(f"{self.path} holds no weights of a {config.model_type}: {error}") from error
+                    folder, config=config, dtype=torch.float32, output_loading_info=True, use_safetensors=True,
+                    trust_remote_code=False,
+                )  # fmt: skip
         new = sorted(report["missing_keys"])
         backbone = f"{classifier.base_model_prefix}."
         unexpected = [name for name in new if name.startswith(backbone) and ".pooler." not in name]
@@ -106,10 +105,8 @@ class Pretrained:
 
     def _config(self) -> Any:
         folder = str(resolve(self._asset()))
-        try:
-            config = AutoConfig.from_pretrained(folder)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{self.path} holds no config.json of a model that transformers knows: {error}") from error
+        with or_model_error(f"{self.path} holds no config.json of a model that transformers knows"):
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)  # by default it asks, and takes a yes
         if self.pooling is not None:
             if config.model_type != "modernbert":
                 raise ModelError(f"pooling can be chosen for ModernBERT only, {config.model_type} has its own")
@@ -155,7 +152,7 @@ class RandomInit:
     def encoder(self) -> PairEncoder:
         """Return the tokenizer for pairs."""
         folder = str(resolve(self.assets()[0]))
-        return PairEncoder(AutoTokenizer.from_pretrained(folder), self.max_length)
+        return PairEncoder(AutoTokenizer.from_pretrained(folder, trust_remote_code=False), self.max_length)
 
     def build(self, seed: int) -> CrossEncoder:
         """Return the model with all parameters drawn from `seed`, in training mode."""
@@ -185,16 +182,16 @@ class RandomInit:
 
 
 def _encoder(folder: str, config: Any, max_length: int | None) -> PairEncoder:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} holds no tokenizer that transformers can load: {error}") from error
+    with or_model_error(f"{folder} holds no tokenizer that transformers can load"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        own = int(tokenizer.model_max_length)
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where there are no files
         raise ModelError(f"{folder} holds no tokenizer: there is no vocabulary beside the special tokens")
     allowed = longest_input(config)
     if max_length is not None and max_length > allowed:
         raise ModelError(f"max_length {max_length} is more than the {allowed} tokens that {config.model_type} can take")
-    return PairEncoder(tokenizer, max_length or min(allowed, tokenizer.model_max_length))
+    with or_model_error(f"{folder} holds a tokenizer that cannot encode a pair"):
+        return PairEncoder(tokenizer, max_length or min(allowed, own))
 
 
 def _set_dropout(config: Any, attention: float | None, hidden: float | None) -> None:
@@ -206,6 +203,21 @@ def _set_dropout(config: Any, attention: float | None, hidden: float | None) -> 
         for name in names[kind]:
             if value is not None and hasattr(config, name):
                 setattr(config, name, value)
+
+
+@contextmanager
+def or_model_error(what: str) -> Iterator[None]:
+    """Turn whatever transformers meets in damaged or foreign files into one sentence that begins with `what`.
+
+    Raises:
+        ModelError: says `what` and why.
+    """
+    try:
+        yield
+    except CrossrankError:
+        raise
+    except Exception as error:  # a file that is not what it should be can raise anything there
+        raise ModelError(f"{what}: {' '.join(f'{type(error).__name__}: {error}'.split())}") from error
 
 
 @contextmanager

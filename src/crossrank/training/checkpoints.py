@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from crossrank.data.fingerprint import file_fingerprint
-from crossrank.errors import TrainingError
+from crossrank.errors import ResumeError, TrainingError
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,34 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         finally:
             temporary.unlink(missing_ok=True)
 
+    def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True) -> Any:
+        """Load tensors and plain values, whatever `weights_only` says: a pickle that would run code is refused.
+
+        Raises:
+            ResumeError: the file is damaged, or holds anything else.
+        """
+        try:
+            return read_checkpoint(Path(path), map_location)
+        except ValueError as error:
+            raise ResumeError(
+                f"{path} is no state to go on from ({error}); remove it to go on from an earlier one"
+            ) from error
+
+
+def read_checkpoint(file: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Return the tensors and plain values of a checkpoint, by name; nothing in it is executed.
+
+    Raises:
+        ValueError: the file cannot be read, or holds anything else.
+    """
+    try:
+        saved = torch.load(file, map_location=map_location, weights_only=True)
+    except Exception as error:  # unpickling damaged bytes may raise anything
+        raise ValueError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(saved, dict):
+        raise ValueError(f"it holds a {type(saved).__name__}")
+    return saved
+
 
 def state_name(step: int) -> str:
     """Return the name under which the complete state after a step is saved."""
@@ -65,7 +94,8 @@ def state_name(step: int) -> str:
 
 def saved_states(folder: Path) -> list[SavedState]:
     """Return the complete states in a folder, the newest first, whether they are whole or not."""
-    files = [file for file in folder.glob("step=*-*.ckpt") if file.stem[5:].partition("-")[0].isdigit()]
+    found = (file for file in folder.glob("step=*-*.ckpt") if file.is_file())
+    files = [file for file in found if re.fullmatch(r"[0-9]{1,18}", file.stem[5:].partition("-")[0])]
     return sorted((SavedState(file, int(file.stem[5:].partition("-")[0])) for file in files), key=_age, reverse=True)
 
 

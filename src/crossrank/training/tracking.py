@@ -7,16 +7,21 @@ import os
 import socket
 import time
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import wandb
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+from torch.nn import Module
 
 log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 
 class JsonlLogger(Logger):
@@ -47,6 +52,98 @@ class JsonlLogger(Logger):
             stream.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
 
 
+class Guarded(Logger):
+    """A logger that a training does not depend on: it is left out, with one warning, from its first error on.
+
+    `build` makes the logger, and may fail as well; `title` is what the warning calls it. A run that goes on builds it
+    anew. What it would have been told stands in `metrics.jsonl` all the same.
+    """
+
+    def __init__(self, title: str, build: Callable[[], Logger]) -> None:
+        super().__init__()
+        self.title = title
+        self._logger: Logger | None = None
+        try:
+            self._logger = build()
+        except Exception as error:  # a network, a disk or a server may raise anything
+            self._leave_out(error)
+
+    @property
+    def name(self) -> str | None:
+        """The logger's own name; None, as for all that follows, once it is left out."""
+        return self._ask(lambda logger: logger.name)
+
+    @property
+    def version(self) -> int | str | None:
+        """The logger's own version."""
+        return self._ask(lambda logger: logger.version)
+
+    @property
+    def root_dir(self) -> str | None:
+        """Where the logger keeps all versions."""
+        return self._ask(lambda logger: logger.root_dir)
+
+    @property
+    def log_dir(self) -> str | None:
+        """Where the logger keeps this version."""
+        return self._ask(lambda logger: logger.log_dir)
+
+    @property
+    def save_dir(self) -> str | None:
+        """Where the logger writes."""
+        return self._ask(lambda logger: logger.save_dir)
+
+    @property
+    def group_separator(self) -> str:
+        """What stands between the parts of a metric's name."""
+        return self._ask(lambda logger: logger.group_separator) or super().group_separator
+
+    @property
+    def experiment(self) -> Any:
+        """What the logger writes to, such as a W&B run, if it has any; Lightning asks for it to have it opened."""
+        return self._ask(lambda logger: getattr(logger, "experiment", None))
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Pass the metrics on."""
+        self._ask(lambda logger: logger.log_metrics(dict(metrics), step))
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Pass the hyperparameters on."""
+        self._ask(lambda logger: logger.log_hyperparams(params, *args, **kwargs))
+
+    def log_graph(self, model: Module, input_array: Tensor | None = None) -> None:
+        """Pass the model on."""
+        self._ask(lambda logger: logger.log_graph(model, input_array))
+
+    def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
+        """Say that a checkpoint was written."""
+        self._ask(lambda logger: logger.after_save_checkpoint(checkpoint_callback))
+
+    def save(self) -> None:
+        """Have it written what was passed on."""
+        self._ask(lambda logger: logger.save())
+
+    def finalize(self, status: str) -> None:
+        """Say how the training ended."""
+        self._ask(lambda logger: logger.finalize(status))
+
+    def _ask(self, question: Callable[[Logger], Answer]) -> Answer | None:
+        if self._logger is None:
+            return None
+        try:
+            return question(self._logger)
+        except Exception as error:
+            self._leave_out(error)
+            return None
+
+    def _leave_out(self, error: Exception) -> None:
+        self._logger = None
+        log.warning(
+            "logger %s failed and is left out from now on (%s: %s); the training goes on, its metrics are kept in "
+            "metrics.jsonl", self.title, type(error).__name__, " ".join(str(error).split()),
+        )  # fmt: skip
+
+
 def forget_after(run_dir: Path, step: int) -> None:
     """Take out of a run's record what was logged and evaluated after a step, and a line that a kill cut short.
 
@@ -55,13 +152,22 @@ def forget_after(run_dir: Path, step: int) -> None:
     file = run_dir / "metrics.jsonl"
     if file.is_file():
         lines = file.read_text(encoding="utf-8").split("\n")[:-1]
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        kept = [line for line in lines if _step_of(line) <= step]
         temporary = file.with_name(f".{file.name}.tmp")
         temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         temporary.replace(file)
     for table in (run_dir / "evaluations").rglob("*step=*.parquet"):
-        if int(table.name.lstrip(".")[5:11]) > step or table.name.startswith("."):
+        number = table.name.lstrip(".")[5:].partition("-")[0]
+        if table.name.startswith(".") or (number.isdecimal() and int(number) > step):
             table.unlink()
+
+
+def _step_of(line: str) -> float:
+    """Return the step of a line of the record; a damaged line is of no step, and not kept."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def wandb_logger(run_dir: str, name: str, project: str = "crossrank", group: str | None = None) -> WandbLogger:
@@ -73,7 +179,8 @@ def wandb_logger(run_dir: str, name: str, project: str = "crossrank", group: str
     mode = os.environ.get("WANDB_MODE") or ("online" if _can_reach_wandb() else "offline")
     if mode == "offline":
         log.info("W&B: offline (no key or no network); upload later with: wandb sync %s/wandb/offline-run-*", run_dir)
-    settings = wandb.Settings(init_timeout=30, silent=True, console="off")
+    # a network that went down must not hold a finished training for ever
+    settings = wandb.Settings(init_timeout=30, finish_timeout=300, silent=True, console="off")
     kept = Path(run_dir) / "wandb_run_id"  # a run that goes on is one run there too
     known = kept.read_text(encoding="utf-8").strip() if kept.is_file() else None
     run = wandb.init(
@@ -86,8 +193,12 @@ def wandb_logger(run_dir: str, name: str, project: str = "crossrank", group: str
 
 def finish_wandb(failed: bool) -> None:
     """Close the W&B run, if one is open, so that the next job of a multirun gets its own."""
-    if wandb.run is not None:
+    if wandb.run is None:
+        return
+    try:
         wandb.finish(exit_code=int(failed))
+    except Exception as error:  # the training has ended, well or badly, whatever the network does now
+        log.warning("W&B: the run could not be closed (%s); upload it with: wandb sync", " ".join(str(error).split()))
 
 
 def _can_reach_wandb() -> bool:

@@ -49,7 +49,10 @@ class EmbeddingMiner:
         """Yield the candidates of consecutive blocks of questions; see `crossrank.data.mining.Miner`."""
         from sentence_transformers import SentenceTransformer  # heavy, and not needed by every miner
 
-        model = SentenceTransformer(str(resolve(self._asset())), device=self.device)
+        model = SentenceTransformer(
+            str(resolve(self._asset())), device=self.device, trust_remote_code=False,
+            model_kwargs={"use_safetensors": True},
+        )  # fmt: skip
         corpus = self._embed(model.encode_document, documents)
         log.info("embedded %d documents with %s", len(documents), self.path)
         for start in range(0, len(questions), BLOCK):
