@@ -14,7 +14,6 @@ import torch
 from transformers import AutoConfig, AutoTokenizer
 
 from bench.measure import matmul_flops
-from crossrank.allocator import keep_freed_memory
 from crossrank.data.fingerprint import fingerprint
 from crossrank.data.miners.bm25 import BM25Miner
 from crossrank.data.mining import Policy
@@ -25,6 +24,7 @@ from crossrank.hub import Asset, resolve
 from crossrank.models.backbones import Pretrained, RandomInit
 from crossrank.models.export import export
 from crossrank.models.flops import useful_flops
+from crossrank.process import prepare_process
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 QA_MIX = SHARED / "qa-mix" / "pairs.jsonl.gz"
@@ -165,7 +165,7 @@ def set_up(options: argparse.Namespace) -> None:
     """Set the process up alike for both sides."""
     torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore")
-    keep_freed_memory()
+    prepare_process()
 
 
 def rates(

@@ -19,8 +19,8 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from bench.inputs import scratch
-from crossrank.allocator import keep_freed_memory
 from crossrank.config import build_training_run
+from crossrank.process import prepare_process
 from crossrank.quiet import quieten
 from crossrank.run import execute
 
@@ -147,7 +147,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     quieten()
     torch.set_num_threads(1)
-    keep_freed_memory()
+    prepare_process()
     started = time.perf_counter()
     with scratch() as name:
         parts = soak(options.steps, Path(name), *options.overrides)

@@ -26,15 +26,15 @@ def main(cfg: DictConfig) -> None:
 def _run(cfg: DictConfig) -> None:
     from rich.console import Console  # heavy imports stand here, where --help does not wait for them
 
-    from crossrank.allocator import keep_freed_memory
     from crossrank.analysis.figures import save_budget_figure
     from crossrank.analysis.summary import as_markdown, as_table, summary_of
     from crossrank.config import EvaluateConfig, build_evaluation
     from crossrank.inference.budget_study import BudgetGrid
     from crossrank.inference.evaluation_run import EvaluationRun, execute, report
+    from crossrank.process import prepare_process
     from crossrank.quiet import quieten
 
-    keep_freed_memory()
+    prepare_process()
     quieten()
     given, evaluators = build_evaluation(cfg, EvaluateConfig)
     grid = BudgetGrid(given.depths, given.lengths, given.latency_queries) if given.budget else None

@@ -23,11 +23,11 @@ def _run(cfg: DictConfig) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from crossrank.allocator import keep_freed_memory
     from crossrank.config import RerankConfig, validate
     from crossrank.inference.reranker import Reranker, first_stage, read_documents
+    from crossrank.process import prepare_process
 
-    keep_freed_memory()
+    prepare_process()
     validate(cfg, RerankConfig)
     documents = read_documents(Path(cfg.documents))
     candidates = first_stage(cfg.query, documents, cfg.rerank_k)

@@ -28,15 +28,15 @@ def main(cfg: DictConfig) -> None:
 def _run(cfg: DictConfig) -> None:
     from rich.console import Console  # heavy imports stand here, where --help does not wait for them
 
-    from crossrank.allocator import keep_freed_memory
     from crossrank.analysis.summary import as_table
     from crossrank.config import build_training_run
     from crossrank.errors import ConfigError
+    from crossrank.process import prepare_process
     from crossrank.quiet import quieten
     from crossrank.resume import continued
     from crossrank.run import execute
 
-    keep_freed_memory()
+    prepare_process()
     quieten()
     hydra_config = HydraConfig.get()
     cfg, resumed = continued(cfg, hydra_config.overrides.task, Path(hydra_config.runtime.output_dir))

@@ -18,7 +18,7 @@ FRAMEWORKS = {"lightning", "pytorch_lightning", "hydra", "wandb"}
 
 LAYERS = {  # package: what of crossrank it may import besides itself
     "errors": set(),
-    "allocator": set(),
+    "process": set(),
     "quiet": set(),
     "resume": {"errors"},
     "faults": {"errors"},

@@ -2,10 +2,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 MEASURE = """
 import resource, sys, torch
-from crossrank.allocator import keep_freed_memory
+from crossrank.process import keep_freed_memory
 torch.set_num_threads(1)
 assert sys.argv[1] == "as it is" or keep_freed_memory()
 def faults():
@@ -28,3 +29,22 @@ def test_freed_memory_is_used_again_without_asking_the_system():
         counts[setting] = int(done.stdout)
     assert counts["as it is"] > 20 * 100  # huge pages of 2 MiB would still be 16 a tensor
     assert counts["kept"] < 100
+
+
+FLUSHED = """
+import torch
+from crossrank.process import prepare_process
+prepare_process()
+torch.set_num_threads(2)
+small = torch.full((2**22,), 2e-38) * 0.01  # in both threads
+print(int(small.count_nonzero()))
+"""
+
+
+def test_numbers_too_small_for_the_exponent_are_0_in_every_thread():
+    done = subprocess.run([sys.executable, "-c", FLUSHED], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    if not torch.set_flush_denormal(False):
+        pytest.skip("the CPU cannot")
+    assert done.stdout.split() == ["0"]
+    assert (torch.full((8,), 2e-38) * 0.01).count_nonzero() == 8  # as it is without
