@@ -24,7 +24,7 @@ from crossrank.hub import Asset, resolve
 from crossrank.models.backbones import Pretrained, RandomInit
 from crossrank.models.export import export
 from crossrank.models.flops import useful_flops
-from crossrank.process import prepare_process
+from crossrank.process import keep_freed_memory
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 QA_MIX = SHARED / "qa-mix" / "pairs.jsonl.gz"
@@ -165,7 +165,7 @@ def set_up(options: argparse.Namespace) -> None:
     """Set the process up alike for both sides."""
     torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore")
-    prepare_process()
+    keep_freed_memory()
 
 
 def rates(

@@ -20,7 +20,7 @@ from hydra import compose, initialize_config_dir
 
 from bench.inputs import scratch
 from crossrank.config import build_training_run
-from crossrank.process import prepare_process
+from crossrank.process import keep_freed_memory
 from crossrank.quiet import quieten
 from crossrank.run import execute
 
@@ -147,7 +147,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     quieten()
     torch.set_num_threads(1)
-    prepare_process()
+    keep_freed_memory()
     started = time.perf_counter()
     with scratch() as name:
         parts = soak(options.steps, Path(name), *options.overrides)
