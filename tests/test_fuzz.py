@@ -245,7 +245,7 @@ def test_files_with_strange_names_among_the_checkpoints(tmp_path_factory, name, 
     run = tmp_path_factory.mktemp("run")
     for file in (run / f"step={name}-x.ckpt", run / f"step=²{name}-.ckpt"):
         file.mkdir() if folder else file.touch()
-    (run / "step=1-x.ckpt").symlink_to(run / "nowhere")
+    (run / "step=1-link.ckpt").symlink_to(run / "nowhere")
     assert newest_whole_state(run) is None
     assert last_good_checkpoint(run) is None
 
