@@ -7,18 +7,14 @@ import hydra
 from omegaconf import DictConfig
 
 from crossrank.analysis.command_line import with_systems
+from crossrank.errors import one_sentence
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="compare")
 def main(cfg: DictConfig) -> None:
     """Load the systems, bring them to the same queries, print what tells them apart."""
-    from crossrank.errors import CrossrankError
-
-    try:
+    with one_sentence():
         _run(cfg)
-    except CrossrankError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def _run(cfg: DictConfig) -> None:

@@ -8,19 +8,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from crossrank.errors import one_sentence
+
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     """Check the config, evaluate, and show what came of it."""
-    from crossrank.errors import CrossrankError
-
-    try:
+    with one_sentence(passed_on=HydraConfig.get().mode == RunMode.MULTIRUN):
         _run(cfg)
-    except CrossrankError as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise  # the other jobs go on
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def _run(cfg: DictConfig) -> None:

@@ -6,17 +6,14 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
+from crossrank.errors import one_sentence
+
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="rerank")
 def main(cfg: DictConfig) -> None:
     """Find candidates with BM25, rerank them, print the best."""
-    from crossrank.errors import CrossrankError
-
-    try:
+    with one_sentence():
         _run(cfg)
-    except CrossrankError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def _run(cfg: DictConfig) -> None:

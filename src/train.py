@@ -8,21 +8,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from crossrank.errors import ConfigError, one_sentence
 from crossrank.resume import register_run_folder
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> None:
     """Check the config, run it, and show what came of it."""
-    from crossrank.errors import CrossrankError
-
-    try:
+    with one_sentence(passed_on=HydraConfig.get().mode == RunMode.MULTIRUN):
         _run(cfg)
-    except CrossrankError as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise  # the other jobs go on
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def _run(cfg: DictConfig) -> None:
@@ -30,7 +24,6 @@ def _run(cfg: DictConfig) -> None:
 
     from crossrank.analysis.summary import as_table
     from crossrank.config import build_training_run
-    from crossrank.errors import ConfigError
     from crossrank.process import prepare_process
     from crossrank.quiet import quieten
     from crossrank.resume import continued

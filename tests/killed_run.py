@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import signal
 import sys
+from functools import cache
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -18,6 +20,7 @@ from crossrank.quiet import quieten
 from crossrank.resume import register_run_folder
 from crossrank.run import execute
 
+PROCESSES = multiprocessing.get_context("forkserver")  # torch's threads would not survive a fork of the tests' process
 ROOT = Path(__file__).resolve().parents[1]
 POINTS = {  # what is called at a point; the process dies at the n-th call
     "micro-batch": (StepKeyedRNG, "on_train_batch_start"),
@@ -25,6 +28,24 @@ POINTS = {  # what is called at a point; the process dies at the n-th call
     "evaluation": (EvaluationStore, "write"),
     "mining": (training_rows, "mine"),
 }
+
+
+def start(*args, **options):
+    """Start `train` in a process of its own, which a server that has imported everything once makes at once."""
+    _server()
+    process = PROCESSES.Process(target=train, args=args, kwargs=options)
+    process.start()
+    return process
+
+
+@cache
+def _server():
+    import pytest
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # Python 3.11's server does not take over sys.path
+        PROCESSES.set_forkserver_preload(["killed_run"])
+        ensure_running()
 
 
 def train(overrides, run_dir, resumed=False, kill=None, dropout=0.2, place=None):

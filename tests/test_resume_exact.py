@@ -1,10 +1,7 @@
 """A run that is killed at any moment and goes on ends as one that never stopped, bit for bit."""
 
 import json
-import multiprocessing
-import os
 import signal
-import sys
 
 import killed_run
 import pandas as pd
@@ -18,26 +15,13 @@ OPTIONS = [
     f"data.max_steps={STEPS}", "callbacks.evaluation.every_n_steps=5", "callbacks.checkpoint.every_n_steps=4",
     "callbacks.throughput.every_n_steps=3", "callbacks.health.every_n_steps=5", "optimizer.lr=3e-3",
 ]  # fmt: skip
-PROCESSES = multiprocessing.get_context("forkserver")
 CLOCKS = ("time", "pairs_per_second", "tokens_per_second", "tflops", "data_wait_share", "evaluation_share", "seconds")
 
 
 def train(folder, cache, *overrides, resumed=False, kill=None):
-    process = PROCESSES.Process(
-        target=killed_run.train, args=([*OPTIONS, f"cache_dir={cache}", *overrides], str(folder), resumed, kill)
-    )
-    process.start()
+    process = killed_run.start([*OPTIONS, f"cache_dir={cache}", *overrides], str(folder), resumed, kill)
     process.join(120)
     return process.exitcode
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _imports_once():
-    """The server of processes imports what they need, so that each starts at once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # Python 3.11's server does not take over sys.path
-        PROCESSES.set_forkserver_preload(["killed_run"])
-        yield
 
 
 @pytest.fixture(scope="module")

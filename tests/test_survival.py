@@ -5,7 +5,6 @@ import json
 import multiprocessing
 import os
 import signal
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +36,6 @@ OPTIONS = [
     "data.max_steps=8", "callbacks.evaluation.every_n_steps=3", "callbacks.checkpoint.every_n_steps=2",
     "callbacks.throughput.every_n_steps=1", "callbacks.health.every_n_steps=4", "optimizer.lr=3e-3",
 ]  # fmt: skip
-PROCESSES = multiprocessing.get_context("forkserver")
 
 
 def build(folder, cache, *overrides):
@@ -309,13 +307,9 @@ def test_a_clock_that_jumps_back_changes_nothing(whole, tmp_path, cache_dir, mon
     assert newest_whole_state(tmp_path / "checkpoints") == newest
 
 
-def test_two_runs_fill_one_cache_at_once(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # Python 3.11's server does not take over sys.path
-    PROCESSES.set_forkserver_preload(["killed_run"])
+def test_two_runs_fill_one_cache_at_once(tmp_path):
     options = [*OPTIONS, f"cache_dir={tmp_path / 'cache'}", "trainer.threads=1"]
-    processes = [PROCESSES.Process(target=killed_run.train, args=(options, str(tmp_path / name))) for name in "ab"]
-    for process in processes:
-        process.start()
+    processes = [killed_run.start(options, str(tmp_path / name)) for name in "ab"]
     for process in processes:
         process.join(120)
     assert [process.exitcode for process in processes] == [0, 0]

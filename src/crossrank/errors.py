@@ -10,7 +10,9 @@ CrossrankError
 └── ResumeError      a run cannot go on: it is not there, has finished, is another one now, or is being trained
 """
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 class CrossrankError(Exception):
@@ -49,3 +51,18 @@ class TrainingError(CrossrankError, RuntimeError):
 
 class ResumeError(CrossrankError, ValueError):
     """A run cannot go on where it stopped."""
+
+
+@contextmanager
+def one_sentence(passed_on: bool = False) -> Iterator[None]:
+    """End a program whose user gave something wrong with what that is and exit code 2, without a stack trace.
+
+    With `passed_on` the error goes on instead, as where other jobs of a sweep are still to run.
+    """
+    try:
+        yield
+    except CrossrankError as error:
+        if passed_on:
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)

@@ -1,9 +1,7 @@
 """Which states are kept, and that a training that is asked to stop saves first and says so."""
 
-import multiprocessing
 import os
 import signal
-import sys
 import time
 
 import killed_run
@@ -13,27 +11,14 @@ import torch
 from crossrank.callbacks.checkpoints import Checkpoints
 from crossrank.training.checkpoints import newest_whole_state, saved_states
 
-PROCESSES = multiprocessing.get_context("forkserver")
 LONG = [
     "data.max_steps=400", "callbacks.evaluation.every_n_steps=400", "callbacks.throughput.every_n_steps=1",
     "callbacks.checkpoint.every_n_steps=400",
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _imports_once():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        PROCESSES.set_forkserver_preload(["killed_run"])
-        yield
-
-
-def start(folder, cache, *overrides, resumed=False):
-    process = PROCESSES.Process(
-        target=killed_run.train, args=([*overrides, f"cache_dir={cache}"], str(folder), resumed, None)
-    )
-    process.start()
-    return process
+def start(folder, cache, *overrides):
+    return killed_run.start([*overrides, f"cache_dir={cache}"], str(folder))
 
 
 def steps(folder):

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crossrank.evaluation import Evaluation, metric_key, metric_names, produced_keys
+from crossrank.evaluation import Evaluation, metric_key, metric_names, produced_keys, refuse_below_one
 from crossrank.evaluation.reranking import RerankingTask, evaluate_tasks
 from crossrank.evaluation.significance import mean_intervals
 
@@ -101,3 +101,17 @@ def test_headroom_is_the_share_of_the_possible_gain():
     assert found["eval/e/d/ndcg@10_ceiling"] == pytest.approx(0.8)
     at_the_top = evaluation([("d", "q", "ndcg@10", 0.5, 0.8)], ceiling=0.8).metrics("e")
     assert "eval/e/d/ndcg@10_headroom" not in at_the_top  # there was nothing to gain
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({"at_k": 0}, "at_k must be at least 1, got 0"),
+        ({"rerank_k": 3, "at_k": 0}, "rerank_k and at_k must be at least 1, got 3 and 0"),
+        ({"a": 1, "b": -1, "c": 2}, "a, b and c must be at least 1, got 1, -1 and 2"),
+    ],
+)
+def test_counts_below_one_are_refused_in_one_sentence(counts, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        refuse_below_one(**counts)
+    refuse_below_one(**dict.fromkeys(counts, 1))

@@ -1,11 +1,8 @@
 """Two processes that share a step train as one does: trainer=ddp over gloo, at the same pairs a step."""
 
 import json
-import multiprocessing
-import os
 import signal
 import socket
-import sys
 
 import killed_run
 import pandas as pd
@@ -15,20 +12,11 @@ from safetensors.torch import load_file
 
 from crossrank.training.checkpoints import newest_whole_state
 
-PROCESSES = multiprocessing.get_context("forkserver")
 OPTIONS = [
     "data.max_steps=9", "callbacks.evaluation.every_n_steps=4", "callbacks.checkpoint.every_n_steps=3",
     "callbacks.throughput.every_n_steps=1", "optimizer.lr=3e-3",
 ]  # fmt: skip
 DDP = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.threads=1"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _imports_once():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        PROCESSES.set_forkserver_preload(["killed_run"])
-        yield
 
 
 def train(folder, cache, *overrides, processes=1, resumed=False, kill=None):
@@ -41,11 +29,7 @@ def train(folder, cache, *overrides, processes=1, resumed=False, kill=None):
     for rank in range(processes):
         place = {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": str(processes),
                  "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)} if processes > 1 else {}  # fmt: skip
-        process = PROCESSES.Process(
-            target=killed_run.train, args=(given, str(folder), resumed, kill), kwargs={"dropout": 0.0, "place": place}
-        )
-        process.start()
-        started.append(process)
+        started.append(killed_run.start(given, str(folder), resumed, kill, dropout=0.0, place=place))
     for process in started:
         process.join(120)
     return [process.exitcode for process in started]

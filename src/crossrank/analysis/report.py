@@ -1,7 +1,6 @@
 """The page that a finished run ends with: what came of it, how far its scores can be trusted, where it fails."""
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -12,7 +11,8 @@ from scipy.stats import binomtest
 from crossrank.analysis.failures import failures
 from crossrank.analysis.failures_page import as_markdown as failures_page
 from crossrank.analysis.runs import RunFolder
-from crossrank.analysis.summary import SummaryRow, as_markdown
+from crossrank.analysis.sections import markdown_table
+from crossrank.analysis.summary import SummaryRow, as_markdown, shown
 from crossrank.errors import DataError
 from crossrank.evaluation.calibration import (
     Calibration,
@@ -58,13 +58,11 @@ def _recall(queries: pd.DataFrame) -> Iterator[str]:
     if queries.empty:
         return
     yield "## First stage"
-    lines = ["| dataset | queries | candidates a query | relevant documents among them |", "|---|---|---|---|"]
+    lines = []
     for (_, dataset), rows in queries.groupby(["evaluator", "dataset"], sort=False):
-        found = rows["recall"].dropna()
-        lines.append(
-            f"| {dataset} | {len(rows)} | {rows['candidates'].mean():.1f} | {_shown(mean_interval(found, 0, 1))} |"
-        )
-    yield "\n".join(lines)
+        recall = shown(mean_interval(rows["recall"].dropna(), 0, 1))
+        lines.append((str(dataset), str(len(rows)), f"{rows['candidates'].mean():.1f}", recall))
+    yield markdown_table(("dataset", "queries", "candidates a query", "relevant documents among them"), lines)
 
 
 def calibrated(scores: pd.DataFrame, pos_weight: float, method: CalibrationMethod) -> Calibration:
@@ -109,40 +107,37 @@ def _calibration(scores: pd.DataFrame, calibration: Calibration) -> Iterator[str
         "calibrated": calibration,
     }  # fmt: skip
     found = {name: reliability(how.probability(logits), relevant, query_index=queries) for name, how in made.items()}
-    lines = ["| probability | Brier | ECE |", "|---|---|---|"]
-    yield "\n".join([*lines, *(f"| {name} | {_shown(r.brier)} | {_shown(r.ece)} |" for name, r in found.items())])
+    lines = [(name, shown(how.brier), shown(how.ece)) for name, how in found.items()]
+    yield markdown_table(("probability", "Brier", "ECE"), lines)
     yield _curve(found["calibrated"])
     yield _thresholds(calibration.probability(logits), relevant)
 
 
 def _curve(found: Reliability) -> str:
-    lines = ["| probability | pairs | mean probability | share relevant |", "|---|---|---|---|"]
-    for b in found.bins:
-        share = _shown(Interval(b.share_relevant, b.share_low, b.share_high))
-        lines.append(f"| {b.low:.1f} to {b.high:.1f} | {b.pairs:,} | {b.mean_probability:.4f} | {share} |")
-    return "\n".join(lines)
+    lines = [
+        (f"{b.low:.1f} to {b.high:.1f}", f"{b.pairs:,}", f"{b.mean_probability:.4f}",
+         shown(Interval(b.share_relevant, b.share_low, b.share_high)))
+        for b in found.bins
+    ]  # fmt: skip
+    return markdown_table(("probability", "pairs", "mean probability", "share relevant"), lines)
 
 
 def _thresholds(probabilities: np.ndarray, relevant: np.ndarray) -> str:
-    lines = ["| precision wanted | probability from | precision | recall | pairs above |", "|---|---|---|---|---|"]
+    lines: list[tuple[str, ...]] = []
     for precision in PRECISIONS:
         try:
             cut = threshold_for_precision(probabilities, relevant, precision)
         except DataError:
-            lines.append(f"| {precision:.0%} | cannot be had | - | - | - |")
+            lines.append((f"{precision:.0%}", "cannot be had", "-", "-", "-"))
             continue
         hits = round(cut.precision * cut.pairs_above)
-        shares = " | ".join(_shown(_share(hits, total)) for total in (cut.pairs_above, int(relevant.sum())))
-        lines.append(f"| {precision:.0%} | {cut.threshold:.4f} | {shares} | {cut.pairs_above:,} |")
-    return "\n".join(lines)
+        shares = (shown(_share(hits, total)) for total in (cut.pairs_above, int(relevant.sum())))
+        lines.append((f"{precision:.0%}", f"{cut.threshold:.4f}", *shares, f"{cut.pairs_above:,}"))
+    header = ("precision wanted", "probability from", "precision", "recall", "pairs above")
+    return markdown_table(header, lines)
 
 
 def _share(hits: int, total: int) -> Interval:
     """Return a share of pairs with Wilson's 95 % interval."""
     found = binomtest(hits, total).proportion_ci(0.95, method="wilson")
     return Interval(hits / total, float(found.low), float(found.high))
-
-
-def _shown(value: Interval) -> str:
-    interval = "too few queries" if math.isnan(value.low) else f"{value.low:.4f}, {value.high:.4f}"
-    return f"{value.mean:.4f} [{interval}]"

@@ -1,7 +1,7 @@
 """A titled table, as markdown and for the terminal; whatever its cells hold is shown as it is."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from rich.table import Column, Table
@@ -21,9 +21,8 @@ class Section(NamedTuple):
 
     def as_markdown(self, level: int) -> str:
         """Return the section under a heading of this level."""
-        lines = [f"| {' | '.join(map(escaped, row))} |" for row in (self.header, *self.rows)]
-        lines.insert(1, "|" + "---|" * len(self.header))
-        return "\n\n".join([f"{'#' * level} {self.title}", self.note, "\n".join(lines)])
+        table = markdown_table([escaped(name) for name in self.header], [map(escaped, row) for row in self.rows])
+        return "\n\n".join([f"{'#' * level} {self.title}", self.note, table])
 
     def as_table(self) -> Table:
         """Return the section for the terminal."""
@@ -32,6 +31,12 @@ class Section(NamedTuple):
         for row in self.rows:
             table.add_row(*(Text(one_line(cell)) for cell in row))
         return table
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a table of cells that are markdown already."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def one_line(text: str) -> str:

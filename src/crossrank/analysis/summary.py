@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crossrank.analysis.runs import RunFolder
+from crossrank.analysis.sections import markdown_table
 from crossrank.evaluation import headroom
 from crossrank.evaluation.significance import Interval, mean_intervals
 
@@ -52,11 +53,12 @@ class SummaryRow:
     def cells(self, digits: int = 4) -> tuple[str, ...]:
         """Return the row as text, the ends of intervals with so many digits."""
         values = (self.first_stage, self.before, self.after, self.gain, self.ceiling, self.headroom)
-        texts = [_cell(value, "+" if value is self.gain else "", digits) for value in values]
+        texts = [shown(value, "+" if value is self.gain else "", digits) for value in values]
         return (self.dataset, self.metric, str(self.queries), *texts)
 
 
-def _cell(value: Interval, sign: str, digits: int) -> str:
+def shown(value: Interval, sign: str = "", digits: int = 4) -> str:
+    """Return a mean with its interval in brackets, whose ends have so many digits; a dash where nothing is known."""
     if math.isnan(value.mean):
         return "-"
     low, high = (f"{end:{sign}.{digits}f}" for end in (value.low, value.high))
@@ -144,8 +146,8 @@ def as_markdown(rows: Sequence[SummaryRow]) -> str:
     for protocol, title in PROTOCOLS.items():
         chosen = [row for row in rows if row.protocol == protocol]
         if chosen:
-            lines = [_headers(chosen), ("---",) * len(HEADERS), *(row.cells() for row in chosen)]
-            parts.append(f"{title[:1].upper()}{title[1:]}.\n\n" + "\n".join("| " + " | ".join(x) + " |" for x in lines))
+            table = markdown_table(_headers(chosen), [row.cells() for row in chosen])
+            parts.append(f"{title[:1].upper()}{title[1:]}.\n\n{table}")
     return "\n\n".join([*parts, NOTE])
 
 

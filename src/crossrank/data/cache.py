@@ -32,9 +32,9 @@ def cached(folder: Path, build: Callable[[Path], None]) -> Path:
                 with _temporary(folder) as temporary:
                     build(temporary)
                     for file in temporary.rglob("*"):
-                        _sync(file)
+                        sync(file)
                     temporary.rename(folder)
-                    _sync(folder.parent)
+                    sync(folder.parent)
     return folder
 
 
@@ -104,7 +104,8 @@ def _existing(folder: Path) -> Path:
     return next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk before going on."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,6 +1,6 @@
 """A scorer in, per-query numbers out; BM25, a sentence-transformers model and our checkpoint go through one call."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -118,6 +118,21 @@ class Evaluator(Protocol):
     def __call__(self, score: Scorer) -> Evaluation:
         """Rerank with a scorer."""
         ...
+
+
+def refuse_below_one(**counts: int) -> None:
+    """Refuse settings of an evaluator that count something and are below 1.
+
+    Raises:
+        ValueError: names all of them, and what they were.
+    """
+    if min(counts.values()) < 1:
+        raise ValueError(f"{_listed(counts)} must be at least 1, got {_listed(counts.values())}")
+
+
+def _listed(words: Iterable[object]) -> str:
+    *most, last = map(str, words)
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def metric_names(at_k: int, protocol: Protocols) -> tuple[str, ...]:

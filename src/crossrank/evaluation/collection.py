@@ -8,7 +8,7 @@ from pathlib import Path
 
 from crossrank.data.readers import SUFFIXES
 from crossrank.errors import DataError
-from crossrank.evaluation import Protocols
+from crossrank.evaluation import Protocols, refuse_below_one
 from crossrank.evaluation.formats import Ranking, bm25_run, find, read_qrels, read_ranking, read_texts
 from crossrank.evaluation.reranking import OverTasks, RerankingTask
 from crossrank.hub import Asset
@@ -38,11 +38,7 @@ class Collection(OverTasks):
     def __post_init__(self) -> None:
         if not self.paths:
             raise ValueError("paths must name at least one collection folder, got none")
-        if self.rerank_k < 1 or self.at_k < 1 or self.relevant_from < 1:
-            raise ValueError(
-                "rerank_k, at_k and relevant_from must be at least 1, got "
-                f"{self.rerank_k}, {self.at_k} and {self.relevant_from}"
-            )
+        refuse_below_one(rerank_k=self.rerank_k, at_k=self.at_k, relevant_from=self.relevant_from)
         names = [Path(path).name for path in self.paths]
         if len(set(names)) < len(names):
             raise ValueError(f"collections are called after their folders, which must differ, got {names}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from crossrank.data.readers import Row, is_unicode, read_rows
 from crossrank.errors import DataError
-from crossrank.evaluation import Protocols
+from crossrank.evaluation import Protocols, refuse_below_one
 from crossrank.evaluation.reranking import OverTasks, RerankingTask
 from crossrank.hub import Asset
 
@@ -34,8 +34,7 @@ class RerankingLists(OverTasks):
     def __post_init__(self) -> None:
         if not self.paths:
             raise ValueError("paths must name at least one file of reranking lists, got none")
-        if self.at_k < 1:
-            raise ValueError(f"at_k must be at least 1, got {self.at_k}")
+        refuse_below_one(at_k=self.at_k)
         if len(set(self.datasets)) < len(self.paths):
             raise ValueError(f"datasets are called after their files, which must differ, got {self.datasets}")
 

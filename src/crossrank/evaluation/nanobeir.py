@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 
 from crossrank.errors import DataError
-from crossrank.evaluation import Protocols
+from crossrank.evaluation import Protocols, refuse_below_one
 from crossrank.evaluation.reranking import OverTasks, RerankingTask
 from crossrank.hub import Asset, resolve
 
@@ -47,8 +47,7 @@ class NanoBEIR(OverTasks):
         unknown = [name for name in self.names if name.lower() not in NAMES]
         if unknown or not self.names:
             raise ValueError(f"names must be some of {', '.join(NAMES)}, got {unknown or 'none'}")
-        if self.rerank_k < 1 or self.at_k < 1:
-            raise ValueError(f"rerank_k and at_k must be at least 1, got {self.rerank_k} and {self.at_k}")
+        refuse_below_one(rerank_k=self.rerank_k, at_k=self.at_k)
 
     @property
     def datasets(self) -> Sequence[str]:

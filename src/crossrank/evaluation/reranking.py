@@ -159,9 +159,9 @@ class RerankingTask:
         labels, sizes = [], []
         for query in self.queries:
             found = self._relevance(query, self.candidates[query])
-            found += [1] * (len(self._positives(query)) - sum(found))
-            sizes.append(len(found) if any(self._relevance(query, self.candidates[query])) else 0)
-            labels += found[: sizes[-1]]
+            missed = [1] * (len(self._positives(query)) - sum(found))
+            labels += (ranked := [*found, *missed] if any(found) else [])
+            sizes.append(len(ranked))
         order = np.concatenate([[], *(np.arange(size, 0, -1) for size in sizes)])
         return st_metrics(labels, order, sizes, self.at_k)
 

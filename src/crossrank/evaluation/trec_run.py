@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from crossrank.errors import DataError
-from crossrank.evaluation import Protocols
+from crossrank.evaluation import Protocols, refuse_below_one
 from crossrank.evaluation.collection import warn_of
 from crossrank.evaluation.formats import read_qrels, read_ranking, read_texts
 from crossrank.evaluation.reranking import OverTasks, RerankingTask
@@ -38,11 +38,7 @@ class TrecRun(OverTasks):
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name:
             raise ValueError(f"name must be a word without a slash, got {self.name!r}")
-        if self.rerank_k < 1 or self.at_k < 1 or self.relevant_from < 1:
-            raise ValueError(
-                "rerank_k, at_k and relevant_from must be at least 1, got "
-                f"{self.rerank_k}, {self.at_k} and {self.relevant_from}"
-            )
+        refuse_below_one(rerank_k=self.rerank_k, at_k=self.at_k, relevant_from=self.relevant_from)
 
     @property
     def datasets(self) -> Sequence[str]:

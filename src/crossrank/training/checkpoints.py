@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from crossrank.data.cache import sync
 from crossrank.data.fingerprint import file_fingerprint
 from crossrank.errors import ResumeError, TrainingError
 
@@ -45,7 +46,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             if CONTENT in target.name:
                 target = target.with_name(target.name.replace(CONTENT, file_fingerprint(temporary)))
             temporary.replace(target)
-            _sync(target.parent)
+            sync(target.parent)
         except (OSError, RuntimeError) as error:
             free = shutil.disk_usage(target.parent).free
             if free < max(temporary.stat().st_size if temporary.exists() else 0, 1 << 20):
@@ -116,11 +117,3 @@ def remove_leftovers(folder: Path) -> None:
 
 def _age(state: SavedState) -> tuple[int, int]:
     return state.step, state.file.stat().st_mtime_ns
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
