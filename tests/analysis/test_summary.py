@@ -120,8 +120,10 @@ def test_what_is_not_known_is_a_dash(tmp_path):
     console = Console(width=160, file=io.StringIO(), record=True)
     console.print(as_table([row]))
     shown = console.export_text()
-    assert "reranked" in shown
-    assert "training" not in shown
+    for text in (shown, as_markdown([row])):
+        assert "reranked" in text
+        assert "training" not in text
+        assert "first stage |" not in text
 
 
 def test_cells_are_the_numbers_with_their_intervals():

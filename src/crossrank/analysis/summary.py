@@ -141,12 +141,12 @@ def _headers(rows: Sequence[SummaryRow]) -> tuple[str, ...]:
 
 
 def as_markdown(rows: Sequence[SummaryRow]) -> str:
-    """Return the rows as markdown, a table for each protocol."""
+    """Return the rows as markdown, a table for each protocol, without columns that nothing fills."""
     parts = []
     for protocol, title in PROTOCOLS.items():
         chosen = [row for row in rows if row.protocol == protocol]
         if chosen:
-            table = markdown_table(_headers(chosen), [row.cells() for row in chosen])
+            table = markdown_table(*_filled(chosen))
             parts.append(f"{title[:1].upper()}{title[1:]}.\n\n{table}")
     return "\n\n".join([*parts, NOTE])
 
@@ -159,10 +159,15 @@ def as_frame(rows: Sequence[SummaryRow]) -> pd.DataFrame:
 def as_table(rows: Sequence[SummaryRow]) -> Table:
     """Return the rows of the first row's protocol as a table for the terminal, without columns that nothing fills."""
     chosen = [row for row in rows if row.protocol == rows[0].protocol]
-    cells = [row.cells(3) for row in chosen]
-    filled = [i for i in range(len(HEADERS)) if any(row[i] != "-" for row in cells)]
-    headers = _headers(chosen)
-    table = Table(*(headers[i] for i in filled), title=PROTOCOLS[rows[0].protocol], show_lines=True)
+    headers, cells = _filled(chosen, digits=3)
+    table = Table(*headers, title=PROTOCOLS[rows[0].protocol], show_lines=True)
     for row in cells:
-        table.add_row(*(Text(row[i].replace(" [", "\n[")) for i in filled))
+        table.add_row(*(Text(cell.replace(" [", "\n[")) for cell in row))
     return table
+
+
+def _filled(rows: Sequence[SummaryRow], digits: int = 4) -> tuple[list[str], list[list[str]]]:
+    """Return headers and cells of the columns in which anything is known."""
+    headers, cells = _headers(rows), [row.cells(digits) for row in rows]
+    filled = [i for i in range(len(headers)) if any(row[i] != "-" for row in cells)]
+    return [headers[i] for i in filled], [[row[i] for i in filled] for row in cells]
