@@ -16,8 +16,8 @@ from transformers import AutoConfig, AutoTokenizer
 from bench.measure import matmul_flops
 from crossrank.data.fingerprint import fingerprint
 from crossrank.data.miners.bm25 import BM25Miner
-from crossrank.data.mining import Policy
 from crossrank.data.pairs import PairIndex, QAPairs, Splits, split_dev
+from crossrank.data.policy import Policy
 from crossrank.data.tokens import PairEncoder
 from crossrank.data.training_rows import TrainingRows, prepare_rows
 from crossrank.hub import Asset, resolve

@@ -20,7 +20,7 @@ from crossrank.callbacks.step_rng import StepKeyedRNG
 from crossrank.callbacks.throughput import Throughput
 from crossrank.data.datamodule import Batching, PairDataModule
 from crossrank.data.miners.bm25 import BM25Miner
-from crossrank.data.mining import Policy
+from crossrank.data.policy import Policy
 from crossrank.data.tokens import TokenStore, write_tokens
 from crossrank.data.training_rows import TrainingRows
 from crossrank.losses.bce import WeightedBCE

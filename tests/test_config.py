@@ -93,7 +93,7 @@ BAD_TYPES = {
     "source.dev_size=2.5": "source.dev_size",
     "source.packages=stdlib": "source.packages",
     "++source.seed={a:1}": "source.seed",
-    "policy.margin=none": "policy.margin",
+    "policy.absolute_margin=none": "policy.absolute_margin",
     "optimizer.lr=fast": "optimizer.lr",
     "optimizer.lr=null": "optimizer.lr",
     "optimizer.betas=[0.9,x]": "optimizer.betas",
@@ -114,7 +114,7 @@ def test_wrong_type(override):
 
 
 def test_a_whole_number_is_good_enough_for_a_float():
-    assert build_training_run(smoke("optimizer.lr=1", "policy.margin=0")).policy.margin == 0
+    assert build_training_run(smoke("optimizer.lr=1", "policy.absolute_margin=0")).policy.absolute_margin == 0
 
 
 MISSING = {

@@ -30,6 +30,11 @@ def composed(*overrides, root="train", **options):
         return compose(root, list(overrides), **options)
 
 
+def alone(group: str, choice: str) -> DictConfig:
+    """Return one file of a group, with what it takes over from others of it."""
+    return composed(root=f"{group}/{choice}")
+
+
 def keep(node: DictConfig, wanted: DictConfig) -> None:
     """Take out what the experiment says about another choice of the same group."""
     known = set(wanted)  # `key in wanted` is false of a missing value
@@ -52,7 +57,7 @@ def smoke_with(group: str, choice: str) -> DictConfig:
     """Compose experiment=smoke with one choice of one group and nothing else changed."""
     cfg = composed("experiment=smoke", "run_dir=nowhere", f"{group}={choice}")
     OmegaConf.set_struct(cfg, False)
-    keep(cfg[group], OmegaConf.load(CONF / group / f"{choice}.yaml"))
+    keep(cfg[group], alone(group, choice)[group])
     for path in OmegaConf.missing_keys(cfg):
         if path.startswith(f"{group}."):
             fill(cfg, path)
@@ -85,7 +90,7 @@ def test_files_lie_at_one_level_and_every_group_is_known_to_the_root():
 def test_choice_passes_the_gate(group, choice):
     run = run_with(group, choice)
     if group in COMPONENTS:
-        node = OmegaConf.load(CONF / group / f"{choice}.yaml")
+        node = alone(group, choice)[group]
         assert isinstance(getattr(run, group), hydra.utils.get_object(node._target_)) or node.get("_partial_")
 
 
@@ -160,7 +165,7 @@ RECIPE = {
     "source.seed": 12,
     "miner.path": "sentence-transformers/static-retrieval-mrl-en-v1",
     "policy.negatives": 5,
-    "policy.margin": 0.0,
+    "policy.absolute_margin": 0.0,
     "policy.rank_min": 0,
     "policy.rank_max": 100,
     "data.pairs_per_step": 16,

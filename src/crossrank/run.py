@@ -20,8 +20,9 @@ from crossrank.callbacks.evaluation import PeriodicEvaluation
 from crossrank.callbacks.provenance import changed_since
 from crossrank.callbacks.step_rng import StepKeyedRNG
 from crossrank.data.datamodule import Batching, PairDataModule
-from crossrank.data.mining import Miner, Policy
+from crossrank.data.mining import Miner
 from crossrank.data.pairs import Source
+from crossrank.data.policy import Policy
 from crossrank.errors import ResumeError
 from crossrank.evaluation.calibration import Calibration
 from crossrank.faults import told

@@ -7,9 +7,9 @@ import torch
 
 from crossrank.data.datamodule import Batching, PairDataModule
 from crossrank.data.miners.bm25 import BM25Miner
-from crossrank.data.mining import Policy
 from crossrank.data.order import epoch_order
 from crossrank.data.pairs import PairIndex, QAPairs, Splits
+from crossrank.data.policy import Policy
 from crossrank.data.tokens import PairEncoder
 from crossrank.errors import DataError
 

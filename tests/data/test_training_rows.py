@@ -11,9 +11,10 @@ from sentence_transformers.util import mine_hard_negatives
 from crossrank.data import training_rows
 from crossrank.data.miners.bm25 import BM25Miner
 from crossrank.data.miners.embedding import EmbeddingMiner
-from crossrank.data.mining import Candidates, Policy, Pool, mine
+from crossrank.data.mining import Candidates, Pool, mine
 from crossrank.data.order import epoch_order
 from crossrank.data.pairs import PairIndex, QAPairs, Splits
+from crossrank.data.policy import Policy
 from crossrank.data.tokens import PairEncoder
 from crossrank.data.training_rows import TrainingRows, prepare_rows, write_rows
 from crossrank.errors import DataError
@@ -56,7 +57,7 @@ class CountingMiner:
     def fingerprint(self):
         return BM25Miner(self.k1).fingerprint()
 
-    def search(self, questions, documents, k, positives):
+    def search(self, questions, documents, k, positives, start=0, cache_dir=None):
         self.searches += 1
         yield from BM25Miner(self.k1).search(questions, documents, k, positives)
 
@@ -81,7 +82,7 @@ def written(folder):
     return {name: np.load(folder / f"{name}.npy") for name in ("questions", "documents", "labels")}
 
 
-@pytest.mark.parametrize("policy", [Policy(5, rank_max=20, margin=0.0), Policy(3, 1, 9)], ids=str)
+@pytest.mark.parametrize("policy", [Policy(5, rank_max=20, absolute_margin=0.0), Policy(3, 1, 9)], ids=str)
 def test_rows_are_the_labelled_pairs_of_sentence_transformers(static_embedder, tmp_path, policy):
     pairs = some_pairs()
     index = PairIndex.of(pairs)
@@ -90,7 +91,7 @@ def test_rows_are_the_labelled_pairs_of_sentence_transformers(static_embedder, t
     reference = mine_hard_negatives(
         datasets.Dataset.from_dict({"question": pairs.questions, "answer": pairs.answers}),
         SentenceTransformer(str(static_embedder), device="cpu"),
-        range_min=policy.rank_min, range_max=policy.rank_max, absolute_margin=policy.margin,
+        range_min=policy.rank_min, range_max=policy.rank_max, absolute_margin=policy.absolute_margin,
         num_negatives=policy.negatives, sampling_strategy="top", output_format="labeled-pair", verbose=False,
     )  # fmt: skip
     got = texts_of(written(tmp_path), index)
@@ -104,7 +105,7 @@ class Fixed:
     def __init__(self, ids) -> None:
         self.ids = ids
 
-    def search(self, questions, documents, k, positives):
+    def search(self, questions, documents, k, positives, start=0, cache_dir=None):
         ids = np.tile(np.int32(self.ids[:k]), (len(questions), 1))
         scores = np.tile(np.linspace(1, 0.5, k, dtype=np.float32), (len(questions), 1))
         own = [np.float32([0.8 if q else 2.0] * len(positives[q])) for q in range(len(questions))]
@@ -116,13 +117,15 @@ def test_rows_stand_question_by_question_positives_first_then_negatives_by_score
     monkeypatch.setattr(training_rows, "QUESTIONS_PER_BLOCK", block)
     index = PairIndex.of(QAPairs(["p", "q", "p", "r"], ["a", "b", "c", "a"]), extra_documents=["d"])
     mine(index, Fixed([3, 1, 2, 0]), 2, tmp_path)
-    write_rows(Pool.open(tmp_path), Policy(2, rank_max=2, margin=0.0), tmp_path)
+    write_rows(Pool.open(tmp_path), Policy(2, rank_max=2, absolute_margin=0.0), tmp_path)
     assert texts_of(written(tmp_path), index) == [
         ("p", "a", 1), ("p", "c", 1), ("p", "d", 0), ("p", "b", 0),
         ("q", "b", 1), ("q", "c", 0), ("q", "a", 0),
         ("r", "a", 1), ("r", "c", 0),
     ]  # fmt: skip
-    assert json.loads((tmp_path / "rows.json").read_text()) == {"rows": 9, "questions": 3, "without_negatives": 0}
+    assert json.loads((tmp_path / "rows.json").read_text()) == {
+        "rows": 9, "questions": 3, "without_negatives": 0, "relabelled": 0,
+    }  # fmt: skip
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
@@ -140,7 +143,7 @@ def test_the_first_negative_is_the_policys_hardest(tmp_path, encoder):
     source = CountingSource()
     rows = prepare_rows(source, BM25Miner(), Policy(3), encoder, tmp_path)
     pool = Pool.open(tmp_path / "pools" / rows.fingerprints["pool"])
-    chosen = Policy(3).select(pool, 0, int(rows.questions.max()) + 1)
+    chosen = Policy(3).select(pool, np.arange(int(rows.questions.max()) + 1)).documents
     for rank in (1, 2, 3):
         at = rows.ranks == rank
         assert at.sum() > 20
@@ -151,7 +154,7 @@ def test_the_first_negative_is_the_policys_hardest(tmp_path, encoder):
 def test_questions_without_a_negative_keep_their_answer_and_are_counted(tmp_path, caplog):
     index = PairIndex.of(QAPairs(["p", "q", "r"], ["a", "b", "c"]))
     mine(index, Fixed([0, 1, 2]), 2, tmp_path)
-    write_rows(Pool.open(tmp_path), Policy(1, rank_max=2, margin=0.4), tmp_path)
+    write_rows(Pool.open(tmp_path), Policy(1, rank_max=2, absolute_margin=0.4), tmp_path)
     assert texts_of(written(tmp_path), index) == [("p", "a", 1), ("p", "b", 0), ("q", "b", 1), ("r", "c", 1)]
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert warnings == ["2 of 3 questions have no negative under this policy and train on their answer alone"]
@@ -197,7 +200,7 @@ def test_another_policy_is_another_choice_from_the_same_pool(tmp_path, encoder, 
     source, miner = CountingSource(), CountingMiner()
     made = [
         prepare_rows(source, miner, policy, encoder, tmp_path, pool_depth=30)
-        for policy in (Policy(3, rank_max=30), Policy(2, 1, 9), Policy(3, rank_max=30, margin=0.0))
+        for policy in (Policy(3, rank_max=30), Policy(2, 1, 9), Policy(3, rank_max=30, absolute_margin=0.0))
     ]
     assert (source.loads, miner.searches, len(tokenised)) == (1, 1, 2)
     assert len({rows.fingerprints["rows"] for rows in made}) == 3
@@ -241,3 +244,34 @@ def test_the_order_of_an_epoch_is_written_once_and_mapped(tmp_path, encoder, mon
         np.testing.assert_array_equal(rows.order(12, epoch), epoch_order(len(rows), 12, epoch))
     monkeypatch.setattr(training_rows, "epoch_order", lambda *_: pytest.fail("the order was there already"))
     assert isinstance(rows.order(12, 1), np.memmap)
+
+
+@pytest.mark.parametrize("sampling", ["random", "stratified"])
+def test_fresh_negatives_are_read_as_if_the_rows_had_been_written_for_their_epoch(tmp_path, encoder, sampling):
+    policy = Policy(3, rank_max=20, sampling=sampling, fresh=True, min_score=0.8)  # some have fewer than 3
+    rows = prepare_rows(CountingSource(), BM25Miner(), policy, encoder, tmp_path)
+    pool = Pool.open(tmp_path / "pools" / rows.fingerprints["pool"])
+    everything = np.arange(len(rows))
+    some = np.random.default_rng(0).permutation(len(rows))[:50]
+    for epoch in (0, 1, 2):
+        chosen = policy.select(pool, np.arange(len(pool)), epoch)
+        wanted = training_rows._rows_of(pool, chosen, 0, len(pool))
+        for rows_asked in (everything, some):
+            for got, one in zip(rows.at(rows_asked, epoch), wanted, strict=True):
+                np.testing.assert_array_equal(got, one[rows_asked])
+    assert (rows.at(everything, 1)[1] != rows.documents)[rows.labels == 0].mean() > 0.3
+    assert len(set(np.bincount(rows.questions[rows.labels == 0]))) > 1
+    stale = prepare_rows(CountingSource(), BM25Miner(), Policy(3, rank_max=20), encoder, tmp_path)
+    np.testing.assert_array_equal(stale.at(np.arange(len(stale)), 5)[1], stale.documents)
+
+
+def test_relabelled_candidates_are_rows_with_label_1_and_counted(tmp_path):
+    index = PairIndex.of(QAPairs(["p", "q"], ["a", "b"]), extra_documents=["c", "d"])
+    mine(index, Fixed([2, 3, 0, 1]), 3, tmp_path)
+    teacher = np.float32([[0.99, 0.1, np.nan, np.nan], [np.nan, 0.2, 0.95, np.nan]])
+    pool = Pool(**{**Pool.open(tmp_path).__dict__, "teacher": teacher})
+    write_rows(pool, Policy(2, rank_max=3, denoise="relabel"), tmp_path)
+    assert texts_of(written(tmp_path), index) == [
+        ("p", "a", 1), ("p", "c", 1), ("p", "d", 0), ("q", "b", 1), ("q", "d", 0), ("q", "a", 1),
+    ]  # fmt: skip
+    assert json.loads((tmp_path / "rows.json").read_text())["relabelled"] == 2

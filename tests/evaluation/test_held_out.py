@@ -10,8 +10,9 @@ from sentence_transformers.util import mine_hard_negatives
 
 from crossrank.data.miners.bm25 import BM25Miner
 from crossrank.data.miners.embedding import EmbeddingMiner
-from crossrank.data.mining import NO_CANDIDATE, Candidates
+from crossrank.data.mining import Candidates
 from crossrank.data.pairs import QAPairs, Splits
+from crossrank.data.search import NO_CANDIDATE
 from crossrank.errors import DataError
 from crossrank.evaluation.held_out import HeldOut
 from crossrank.hub import Asset
@@ -119,7 +120,7 @@ class CountingMiner:
     def fingerprint(self):
         return self.name
 
-    def search(self, questions, documents, k, positives):
+    def search(self, questions, documents, k, positives, start=0, cache_dir=None):
         self.calls.append((len(questions), len(documents), k))
         width = min(k, len(documents))
         ids = np.full((len(questions), k), NO_CANDIDATE, np.int32)
@@ -187,7 +188,7 @@ def test_a_miner_that_finds_no_answer_at_all_is_a_data_error(tmp_path):
     source = GivenPairs(Splits(QAPairs(["t"], ["b"]), QAPairs([f"q{i}" for i in range(3)], ["x", "y", "z"])))
 
     class Blind(CountingMiner):
-        def search(self, questions, documents, k, positives):
+        def search(self, questions, documents, k, positives, start=0, cache_dir=None):
             for block in super().search(questions, documents, k, positives):
                 yield block._replace(ids=np.full_like(block.ids, documents.index("b")))
 

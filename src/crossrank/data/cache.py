@@ -1,9 +1,11 @@
 """Cache folders that are whole or absent: written under a temporary name, synced, then renamed."""
 
 import errno
+import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,15 @@ from filelock import FileLock
 from crossrank.errors import CacheError
 
 
-def cached(folder: Path, build: Callable[[Path], None]) -> Path:
+def cached(folder: Path, build: Callable[[Path], None], resumable: bool = False) -> Path:
     """Return `folder`, built by `build(temporary folder)` if it is not there yet.
 
-    Two processes that want the same folder wait for each other; only one builds it.
+    Two processes that want the same folder wait for each other; only one builds it. A `resumable` build finds in its
+    temporary folder what an interrupted one left there, see `Unfinished`.
 
     Raises:
-        CacheError: the disk is full or the place cannot be written; no part of the folder is left behind.
+        CacheError: the disk is full or the place cannot be written; nothing is left behind but what a resumable build
+            can use again.
     """
     if folder.is_dir():
         return folder
@@ -29,7 +33,7 @@ def cached(folder: Path, build: Callable[[Path], None]) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock")):
             if not folder.is_dir():
-                with _temporary(folder) as temporary:
+                with _temporary(folder, resumable) as temporary:
                     build(temporary)
                     for file in temporary.rglob("*"):
                         sync(file)
@@ -41,20 +45,29 @@ def cached(folder: Path, build: Callable[[Path], None]) -> Path:
 class ArrayWriter:
     """Appends blocks of rows to a `.npy` file of known shape, so that the whole array is never in memory.
 
-    Plain writes, not a memory map: a full disk is then an error, not a killed process.
+    Plain writes, not a memory map: a full disk is then an error, not a killed process. With `written` values the file
+    is gone on with after so many of them.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
-        self._stream = path.open("wb")
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, written: int = 0) -> None:
+        self._stream = path.open("r+b" if written else "wb")
         self._dtype = np.dtype(dtype)
-        self._left = int(np.prod(shape))
+        self._left = int(np.prod(shape)) - written
         header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._stream, header)
+        if written:
+            self._stream.seek(written * self._dtype.itemsize, os.SEEK_CUR)
+            self._stream.truncate()
 
     def append(self, block: npt.NDArray[Any]) -> None:
         """Write the next rows, cast to the file's dtype."""
         self._left -= block.size
         self._stream.write(np.ascontiguousarray(block, dtype=self._dtype).tobytes())
+
+    def sync(self) -> None:
+        """Have what was written on the disk before going on."""
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
 
     def __enter__(self) -> "ArrayWriter":
         return self
@@ -65,6 +78,34 @@ class ArrayWriter:
             raise AssertionError(f"{self._left} values were promised and not written")
 
 
+class Unfinished:
+    """Remembers in a folder how much of a long build is safely on the disk, so that it can go on after a kill."""
+
+    def __init__(self, folder: Path, every_seconds: float = 10.0) -> None:
+        self._file = folder / "unfinished.json"
+        self._every = every_seconds
+        self._saved = time.monotonic()
+        self.done = 0
+        if self._file.is_file():
+            self.done = int(json.loads(self._file.read_text(encoding="utf-8"))["done"])
+
+    def add(self, more: int, files: Iterable[ArrayWriter]) -> None:
+        """Count what has been appended to the files, and save the count now and then, once the files are synced."""
+        self.done += more
+        if time.monotonic() - self._saved >= self._every:
+            for file in files:
+                file.sync()
+            new = self._file.with_suffix(".new")
+            new.write_text(json.dumps({"done": self.done}), encoding="utf-8")
+            sync(new)
+            new.rename(self._file)
+            self._saved = time.monotonic()
+
+    def finish(self) -> None:
+        """Forget the count: the build is whole."""
+        self._file.unlink(missing_ok=True)
+
+
 def save_array(path: Path, array: npt.NDArray[Any]) -> None:
     """Write a `.npy` file; `np.save` would not say that the disk is full, only that bytes are missing."""
     with ArrayWriter(path, array.shape, array.dtype) as file:
@@ -72,7 +113,12 @@ def save_array(path: Path, array: npt.NDArray[Any]) -> None:
 
 
 @contextmanager
-def _temporary(folder: Path) -> Iterator[Path]:
+def _temporary(folder: Path, resumable: bool) -> Iterator[Path]:
+    if resumable:
+        unfinished = folder.with_name(f".{folder.name}.unfinished")
+        unfinished.mkdir(exist_ok=True)
+        yield unfinished
+        return
     temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from crossrank.data.batch import PairBatch, collate
-from crossrank.data.mining import Miner, Policy
+from crossrank.data.mining import Miner
 from crossrank.data.order import BatchPlan
 from crossrank.data.pairs import Source
+from crossrank.data.policy import Policy
 from crossrank.data.tokens import PairEncoder
 from crossrank.data.training_rows import TrainingRows, prepare_rows
 from crossrank.errors import DataError
@@ -62,12 +62,12 @@ class MicroBatches(Dataset[PairBatch], Sized):
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self.rows.order(self.seed, epoch)
         chosen = self.plan.rows_of(step, share * self.processes + self.rank, self._order)
-        questions = np.asarray(self.rows.questions[chosen])
+        questions, documents, labels = self.rows.at(chosen, epoch)
         pairs = [
             (self.rows.question_tokens[q], self.rows.document_tokens[d])
-            for q, d in zip(questions, self.rows.documents[chosen], strict=True)
+            for q, d in zip(questions, documents, strict=True)
         ]
-        batch = collate(self.encoder, pairs, self.rows.labels[chosen], questions, self._ranks[chosen])
+        batch = collate(self.encoder, pairs, labels, questions, self._ranks[chosen])
         return batch.of_few_shapes(self.multiple) if self.multiple else batch
 
 

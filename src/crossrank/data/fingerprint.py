@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,3 +17,12 @@ def file_fingerprint(path: Path) -> str:
     """Return 16 hex digits of a file's content, whatever its name and time."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+
+
+def texts_fingerprint(texts: Iterable[str]) -> str:
+    """Return 16 hex digits of the texts and their order."""
+    digest = hashlib.sha256()
+    for text in texts:
+        data = text.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()[:16]

@@ -13,9 +13,11 @@ import numpy.typing as npt
 
 from crossrank.data.cache import cached, save_array
 from crossrank.data.fingerprint import fingerprint
-from crossrank.data.mining import NO_CANDIDATE, Miner, Policy, Pool, mine
+from crossrank.data.mining import Miner, Pool, mine
 from crossrank.data.order import epoch_order
 from crossrank.data.pairs import PairIndex, Source
+from crossrank.data.policy import Negatives, Policy
+from crossrank.data.search import NO_CANDIDATE
 from crossrank.data.splits import load_splits
 from crossrank.data.tokens import PairEncoder, TokenStore, write_tokens
 from crossrank.errors import DataError
@@ -27,7 +29,11 @@ QUESTIONS_PER_BLOCK = 8192
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """Row i asks `questions[i]`, shows `documents[i]` and is labelled `labels[i]`; ids point into the token stores."""
+    """Row i asks `questions[i]`, shows `documents[i]` and is labelled `labels[i]`; ids point into the token stores.
+
+    A question's rows stand together, its positives first. Where negatives are drawn anew each epoch, `documents` and
+    `labels` are those of epoch 0: read rows with `at`.
+    """
 
     folder: Path
     questions: npt.NDArray[np.int32]
@@ -36,9 +42,27 @@ class TrainingRows:
     question_tokens: TokenStore
     document_tokens: TokenStore
     fingerprints: dict[str, str]
+    fresh: tuple[Pool, Policy] | None = None  # what draws anew each epoch, if anything does
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def at(
+        self, rows: npt.NDArray[np.integer], epoch: int
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
+        """Return the questions, documents and labels of some rows in an epoch (from 0)."""
+        questions, documents, labels = (np.array(x[rows]) for x in (self.questions, self.documents, self.labels))
+        if self.fresh is None or epoch == 0:
+            return questions, documents, labels
+        pool, policy = self.fresh
+        asked, which = np.unique(questions, return_inverse=True)
+        own = np.asarray(pool.positive_offsets[asked + 1] - pool.positive_offsets[asked])[which]
+        place = rows - np.searchsorted(self.questions, questions) - own  # among the question's negatives
+        drawn = policy.select(pool, asked, epoch)
+        negative = place >= 0
+        documents[negative] = drawn.documents[which[negative], place[negative]]
+        labels[negative] = drawn.relevant[which[negative], place[negative]]
+        return questions, documents, labels
 
     @cached_property
     def ranks(self) -> npt.NDArray[np.uint8]:
@@ -75,7 +99,7 @@ def prepare_rows(
         DataError: the source is broken, or the pool is not as deep as the policy wants.
         CacheError: the caches cannot be written.
     """
-    built = _Builder(source, cache_dir)
+    built = IndexOnce(source, cache_dir)
     depth = pool_depth or policy.rank_max
     if depth < policy.rank_max:
         raise DataError(f"the pool holds {depth} candidates a question and the policy looks at {policy.rank_max}")
@@ -84,48 +108,61 @@ def prepare_rows(
     tokens_id = fingerprint(texts_id, encoder.fingerprint)
     rows_id = fingerprint(pool_id, dataclasses.asdict(policy))
 
-    pool_folder = cached(cache_dir / "pools" / pool_id, lambda to: mine(built.index, miner, depth, to))
+    pool = prepare_pool(built, miner, policy, depth, cache_dir, pool_id)
     question_folder = cached(
         cache_dir / "tokens" / f"{tokens_id}-questions", lambda to: write_tokens(encoder, built.index.questions, to)
     )
     document_folder = cached(
         cache_dir / "tokens" / f"{tokens_id}-documents", lambda to: write_tokens(encoder, built.index.documents, to)
     )
-    rows_folder = cached(cache_dir / "rows" / rows_id, lambda to: write_rows(Pool.open(pool_folder), policy, to))
+    rows_folder = cached(cache_dir / "rows" / rows_id, lambda to: write_rows(pool, policy, to))
     questions, documents, labels = (
         np.load(rows_folder / f"{name}.npy", mmap_mode="r") for name in ("questions", "documents", "labels")
     )
     return TrainingRows(
         rows_folder, questions, documents, labels, TokenStore.open(question_folder), TokenStore.open(document_folder),
         {"source": texts_id, "pool": pool_id, "tokens": tokens_id, "rows": rows_id},
+        (pool, policy) if policy.fresh else None,
     )  # fmt: skip
+
+
+def prepare_pool(built: "IndexOnce", miner: Miner, policy: Policy, depth: int, cache_dir: Path, pool_id: str) -> Pool:
+    """Return the pool, mined unless it is cached."""
+    folder = cached(
+        cache_dir / "pools" / pool_id, lambda to: mine(built.index, miner, depth, to, cache_dir), resumable=True
+    )
+    return Pool.open(folder)
 
 
 def write_rows(pool: Pool, policy: Policy, folder: Path) -> None:
     """Write the rows that a policy makes of a pool: per question its positives (label 1), then its negatives (0).
 
-    A question with no surviving negative keeps its positives, and is counted in a warning.
+    A negative that is taken to be relevant is labelled 1. A question with no surviving negative keeps its positives,
+    and is counted in a warning.
 
     Raises:
         DataError: the pool holds no question.
     """
     if not len(pool):
         raise DataError("the pool holds no question; the source gave no training pair")
-    without = rows = 0
+    without = rows = relabelled = 0
     names = {"questions": np.int32, "documents": np.int32, "labels": np.uint8}
     with ExitStack() as opened:
         streams = {name: opened.enter_context((folder / f"{name}.raw").open("wb")) for name in names}
         for start in range(0, len(pool), QUESTIONS_PER_BLOCK):
             stop = min(start + QUESTIONS_PER_BLOCK, len(pool))
-            block = _rows_of(pool, policy.select(pool, start, stop), start, stop)
+            block = _rows_of(pool, policy.select(pool, np.arange(start, stop)), start, stop)
             without += int((np.bincount(block[0] - start, block[2] == 0, stop - start) == 0).sum())
+            relabelled += int(block[2].sum()) - int(pool.positive_offsets[stop] - pool.positive_offsets[start])
             rows += len(block[0])
             for (name, dtype), values in zip(names.items(), block, strict=True):
                 streams[name].write(values.astype(dtype).tobytes())
     for name, dtype in names.items():
         save_array(folder / f"{name}.npy", np.memmap(folder / f"{name}.raw", dtype, "r"))
         (folder / f"{name}.raw").unlink()
-    statistics = {"rows": rows, "questions": len(pool), "without_negatives": without}
+    statistics = {
+        "rows": rows, "questions": len(pool), "without_negatives": without, "relabelled": relabelled,
+    }  # fmt: skip
     (folder / "rows.json").write_text(json.dumps(statistics))
     if without:
         log.warning(
@@ -134,21 +171,19 @@ def write_rows(pool: Pool, policy: Policy, folder: Path) -> None:
 
 
 def _rows_of(
-    pool: Pool, chosen: npt.NDArray[np.int32], start: int, stop: int
+    pool: Pool, chosen: Negatives, start: int, stop: int
 ) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer], npt.NDArray[np.integer]]:
     """Return question ids, document ids and labels of questions [start, stop), question by question."""
-    offsets = np.asarray(pool.positive_offsets[start : stop + 1])
-    positives = np.asarray(pool.positives[offsets[0] : offsets[-1]])
-    asked = np.repeat(np.arange(start, stop), np.diff(offsets))
-    against, column = np.nonzero(chosen != NO_CANDIDATE)
-    questions = np.concatenate([asked, against + start])
-    documents = np.concatenate([positives, chosen[against, column]])
-    labels = np.concatenate([np.ones(len(asked), np.uint8), np.zeros(len(against), np.uint8)])
+    positives, _, asked = pool.positives_of(np.arange(start, stop))
+    against, column = np.nonzero((chosen.documents != NO_CANDIDATE) & ~chosen.positive)
+    questions = np.concatenate([asked, against]) + start
+    documents = np.concatenate([positives, chosen.documents[against, column]])
+    labels = np.concatenate([np.ones(len(asked), bool), chosen.relevant[against, column]])
     order = np.argsort(questions, kind="stable")  # positives stand first in each question: they were put in first
     return questions[order], documents[order], labels[order]
 
 
-class _Builder:
+class IndexOnce:
     """Reads and indexes the texts once, when the first missing cache asks for them."""
 
     def __init__(self, source: Source, cache_dir: Path) -> None:
@@ -158,6 +193,7 @@ class _Builder:
 
     @property
     def index(self) -> PairIndex:
+        """The distinct texts of the training split."""
         if self._index is None:
             pairs = load_splits(self._source, self._cache_dir).train
             self._index = PairIndex.of(pairs)

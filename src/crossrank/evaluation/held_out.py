@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from crossrank.data.cache import cached
 from crossrank.data.fingerprint import fingerprint
-from crossrank.data.mining import NO_CANDIDATE, Miner, Pool, mine
+from crossrank.data.mining import Miner, Pool, mine
 from crossrank.data.pairs import PairIndex, Source
+from crossrank.data.search import NO_CANDIDATE
 from crossrank.data.splits import load_splits
 from crossrank.evaluation import Protocols
 from crossrank.evaluation.reranking import OverTasks, RerankingTask
@@ -57,7 +58,9 @@ class HeldOut(OverTasks):
         splits = load_splits(self.source, Path(self.cache_dir))
         index = PairIndex.of(splits.dev, extra_documents=splits.train.answers)
         named = fingerprint("held-out", self.source.fingerprint(), self.miner.fingerprint(), self.depth)
-        folder = cached(Path(self.cache_dir) / "pools" / named, lambda to: mine(index, self.miner, self.depth, to))
+        cache = Path(self.cache_dir)
+        build = partial(mine, index, self.miner, self.depth, cache_dir=cache)
+        folder = cached(cache / "pools" / named, build, resumable=True)
         pool = Pool.open(folder)
         names = {question: f"{self.name}-{question}" for question in range(len(index.questions))}
         task = RerankingTask(

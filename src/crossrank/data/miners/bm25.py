@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 import bm25s
 import numpy as np
@@ -11,7 +12,8 @@ import numpy.typing as npt
 import Stemmer
 
 from crossrank.data.fingerprint import fingerprint
-from crossrank.data.mining import Candidates, top_k
+from crossrank.data.mining import Candidates
+from crossrank.data.search import top_k
 from crossrank.errors import DataError
 from crossrank.hub import Asset
 
@@ -40,9 +42,17 @@ class BM25Miner:
         return fingerprint("bm25", self.k1, self.b, version("bm25s"), version("PyStemmer"))
 
     def search(
-        self, questions: Sequence[str], documents: Sequence[str], k: int, positives: Sequence[npt.NDArray[np.int32]]
+        self,
+        questions: Sequence[str],
+        documents: Sequence[str],
+        k: int,
+        positives: Sequence[npt.NDArray[np.int32]],
+        start: int = 0,
+        cache_dir: Path | None = None,
     ) -> Iterator[Candidates]:
         """Yield the candidates of consecutive blocks of questions; see `crossrank.data.mining.Miner`.
+
+        The index is built anew by every call, in seconds per million words; nothing goes into `cache_dir`.
 
         Raises:
             DataError: there is nothing to index.
@@ -53,12 +63,13 @@ class BM25Miner:
             raise DataError(f"none of the {len(documents)} documents holds a word that BM25 could find it by")
         index = bm25s.BM25(k1=self.k1, b=self.b, method="lucene")
         index.index(words, show_progress=False)
-        asked = bm25s.tokenize(list(questions), stopwords="en", stemmer=stemmer, return_ids=False, show_progress=False)
-        for start in range(0, len(questions), BLOCK):
-            block = range(start, min(start + BLOCK, len(questions)))
-            scores = np.stack([_scores(index, asked[i], len(documents)) for i in block])
+        options = {"stopwords": "en", "stemmer": stemmer, "return_ids": False, "show_progress": False}
+        for first in range(start, len(questions), BLOCK):
+            asked = bm25s.tokenize(list(questions[first : first + BLOCK]), **options)
+            scores = np.stack([_scores(index, words, len(documents)) for words in asked])
             ids, top = top_k(scores, k)
-            yield Candidates(ids, top, [scores[row, positives[i]] for row, i in enumerate(block)])
+            own = [scores[row, positives[first + row]] for row in range(len(asked))]
+            yield Candidates(ids, top, own)
 
 
 def _scores(index: bm25s.BM25, words: list[str], documents: int) -> npt.NDArray[np.float32]:

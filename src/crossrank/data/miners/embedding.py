@@ -1,31 +1,46 @@
 """Exact nearest neighbours under a SentenceTransformer's embeddings (static or not)."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from crossrank.data.fingerprint import file_fingerprint, fingerprint
-from crossrank.data.mining import Candidates, top_k
+from crossrank.data.cache import ArrayWriter, Unfinished, cached
+from crossrank.data.fingerprint import file_fingerprint, fingerprint, texts_fingerprint
+from crossrank.data.mining import Candidates
+from crossrank.data.progress import progress
+from crossrank.data.search import ExactSearch, Library, Vectors
+from crossrank.errors import DataError
 from crossrank.hub import MODEL_FILES, Asset, resolve
 
 log = logging.getLogger(__name__)
 
-BLOCK = 1024  # questions compared at a time: one block of similarities is [1024, documents] float32
+QUESTIONS_PER_BLOCK = 1024  # compared at a time
+TEXTS_PER_CALL = 8192  # embedded at a time; what an interrupted call loses at most
+
+Side = Literal["query", "document"]
 
 
 @dataclass(frozen=True)
 class EmbeddingMiner:
-    """Cosine similarity under the SentenceTransformer at `path`: a folder, `pypi:<distribution>` or a hub id."""
+    """Cosine similarity under the SentenceTransformer at `path`: a folder, `pypi:<distribution>` or a hub id.
+
+    Questions and documents are embedded with the model's own prompts for queries and documents where it has any.
+    `device` None is the GPU where there is one; `library` multiplies: FAISS, where it is installed, or torch. Neither
+    changes which documents are found.
+    """
 
     path: str
     revision: str | None = None
     sha256: str | None = None
-    device: str = "cpu"
+    device: str | None = None
+    library: Library = "auto"
     texts_per_batch: int = 1024
 
     def __post_init__(self) -> None:
@@ -44,27 +59,103 @@ class EmbeddingMiner:
         return fingerprint("embedding", content or [self.path, self.revision], version("sentence-transformers"))
 
     def search(
-        self, questions: Sequence[str], documents: Sequence[str], k: int, positives: Sequence[npt.NDArray[np.int32]]
+        self,
+        questions: Sequence[str],
+        documents: Sequence[str],
+        k: int,
+        positives: Sequence[npt.NDArray[np.int32]],
+        start: int = 0,
+        cache_dir: Path | None = None,
     ) -> Iterator[Candidates]:
-        """Yield the candidates of consecutive blocks of questions; see `crossrank.data.mining.Miner`."""
-        from sentence_transformers import SentenceTransformer  # heavy, and not needed by every miner
+        """Yield the candidates of consecutive blocks of questions; see `crossrank.data.mining.Miner`.
 
-        model = SentenceTransformer(
-            str(resolve(self._asset())), device=self.device, trust_remote_code=False,
+        Raises:
+            DataError: an embedding is not finite, or those cached are not this embedder's.
+        """
+        embedder = _Embedder(self, cache_dir)
+        vectors = embedder.embed("document", documents)
+        asked = embedder.embed("query", questions)
+        if vectors.shape[1] != asked.shape[1]:
+            raise DataError(
+                f"{self.path} gives documents {vectors.shape[1]} dimensions and questions {asked.shape[1]}; a miner "
+                "needs one embedder whose two sides agree, or an empty cache_dir"
+            )
+        search = ExactSearch(vectors, self.library, self.on)
+        del vectors  # FAISS has its own copy
+        for first in range(start, len(questions), QUESTIONS_PER_BLOCK):
+            block = np.array(asked[first : first + QUESTIONS_PER_BLOCK])
+            found = search.nearest(block, k)
+            own = [search.scores(vector, positives[first + row]) for row, vector in enumerate(block)]
+            yield Candidates(found.ids, found.scores, own)
+
+    @property
+    def on(self) -> str:
+        """The device that embeds and multiplies."""
+        return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+    def model(self) -> Any:  # sentence-transformers' classes take seconds to import, and not every miner needs them
+        """Return the SentenceTransformer."""
+        from sentence_transformers import SentenceTransformer
+
+        return SentenceTransformer(
+            str(resolve(self._asset())), device=self.on, trust_remote_code=False,
             model_kwargs={"use_safetensors": True},
         )  # fmt: skip
-        corpus = self._embed(model.encode_document, documents)
-        log.info("embedded %d documents with %s", len(documents), self.path)
-        for start in range(0, len(questions), BLOCK):
-            block = self._embed(model.encode_query, questions[start : start + BLOCK])
-            similarities = block @ corpus.T
-            ids, top = top_k(similarities, k)
-            own = [similarities[row, positives[start + row]] for row in range(len(block))]
-            yield Candidates(ids, top, own)
-
-    def _embed(self, encode: Callable[..., Any], texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        options = {"normalize_embeddings": True, "show_progress_bar": False, "convert_to_numpy": True}
-        return np.asarray(encode(list(texts), batch_size=self.texts_per_batch, **options), np.float32)
 
     def _asset(self) -> Asset:
         return Asset("model", self.path, self.revision, self.sha256)
+
+
+class _Embedder:
+    """Embeds texts once: the vectors lie in the cache, named by model, side and texts, and are mapped from there."""
+
+    def __init__(self, miner: EmbeddingMiner, cache_dir: Path | None) -> None:
+        self._miner, self._cache_dir = miner, cache_dir
+        self._model: Any = None
+
+    def embed(self, side: Side, texts: Sequence[str]) -> Vectors:
+        """Return the vectors of the texts, float32[texts, dimensions], each of length 1."""
+        if self._cache_dir is None:
+            return np.concatenate([self._encode(side, texts[at : at + TEXTS_PER_CALL]) for at in _starts(texts)])
+        named = fingerprint("embeddings", self._miner.fingerprint(), side, texts_fingerprint(texts))
+        folder = cached(self._cache_dir / "embeddings" / named, lambda to: self._write(side, texts, to), resumable=True)
+        vectors: Vectors = np.load(folder / "embeddings.npy", mmap_mode="r")
+        if vectors.ndim != 2 or len(vectors) != len(texts) or vectors.dtype != np.float32:
+            raise DataError(
+                f"{folder} holds {vectors.dtype} of shape {vectors.shape}, not the vectors of {len(texts)} texts; "
+                "remove the folder"
+            )
+        return vectors
+
+    def _write(self, side: Side, texts: Sequence[str], folder: Path) -> None:
+        unfinished = Unfinished(folder)
+        shape = (len(texts), self._dimensions())
+        with (
+            ArrayWriter(folder / "embeddings.npy", shape, np.float32, unfinished.done * shape[1]) as file,
+            progress(f"embedding {'questions' if side == 'query' else 'documents'}", len(texts), unfinished.done) as on,
+        ):
+            while unfinished.done < len(texts):
+                block = self._encode(side, texts[unfinished.done : unfinished.done + TEXTS_PER_CALL])
+                file.append(block)
+                unfinished.add(len(block), [file])
+                on(len(block))
+        unfinished.finish()
+        log.info("embedded %d texts with %s", len(texts), self._miner.path)
+
+    def _dimensions(self) -> int:
+        return len(self._encode("document", ["."])[0])
+
+    def _encode(self, side: Side, texts: Sequence[str]) -> Vectors:
+        self._model = self._model or self._miner.model()
+        encode = self._model.encode_query if side == "query" else self._model.encode_document
+        options = {"normalize_embeddings": True, "show_progress_bar": False, "convert_to_numpy": True}
+        vectors = np.asarray(encode(list(texts), batch_size=self._miner.texts_per_batch, **options), np.float32)
+        finite = np.isfinite(vectors).all(axis=1)
+        if not finite.all():
+            broken = texts[int(np.argmin(finite))]
+            raise DataError(f"{self._miner.path} gives a vector that is not finite for the {side} {broken[:80]!r}")
+        return vectors
+
+
+def _starts(texts: Sequence[str]) -> range:
+    return range(0, len(texts), TEXTS_PER_CALL)
