@@ -20,6 +20,7 @@ class Negatives(NamedTuple):
     documents: npt.NDArray[np.int32]  # [questions, negatives]; -1 where there are fewer
     positive: Bools  # [questions, negatives]: one of the question's positives
     relevant: Bools  # [questions, negatives]: a positive, or relabelled as if it were one
+    columns: npt.NDArray[np.int32]  # [questions, negatives]: where in the pool; -1 where there are fewer
 
 
 @dataclass(frozen=True)
@@ -80,50 +81,56 @@ class Policy:
 
     def select(self, pool: Pool, questions: Integers, epoch: int = 0) -> Negatives:
         """Return the negatives of the given questions; `epoch` matters for fresh negatives only."""
-        width = self.rank_max + pool.most_positives
-        ids = np.array(pool.candidates[questions, :width])
-        own, own_scores, rows = pool.positives_of(questions)
-        is_positive = _pairs_in(ids, own, rows)
-        keep = self._passing(pool, questions, ids, is_positive, _lowest(own_scores, rows, len(questions)))
-        rank = np.cumsum(keep, axis=1) - 1  # among those kept
-        keep &= (rank >= self.rank_min) & (rank < self.rank_max)
-        taken_rows, columns = np.nonzero(keep)
-        left = np.full((len(ids), self.rank_max - self.rank_min), ids.shape[1], np.int64)  # columns; the last is none
-        left[taken_rows, rank[taken_rows, columns] - self.rank_min] = columns
+        seen = _Seen(pool, questions, self.rank_max)
+        keep = self._surviving(seen)
+        rows, columns = np.nonzero(keep)
+        left = np.full((len(keep), self.rank_max - self.rank_min), keep.shape[1], np.int64)  # the last column is none
+        left[rows, (np.cumsum(keep, axis=1) - 1)[rows, columns]] = columns
         places = self._places(keep.sum(axis=1), np.asarray(questions), epoch if self.fresh else 0)
         chosen = np.take_along_axis(left, places, axis=1)
-        relabelled = self._relevant_to_teacher(pool, questions, ids) & (self.denoise == "relabel")
-        relevant = is_positive | relabelled
-        return Negatives(_at(ids, chosen, NO_CANDIDATE), _at(is_positive, chosen, False), _at(relevant, chosen, False))
+        relevant = seen.is_positive | (self._relevant_to_teacher(seen) & (self.denoise == "relabel"))
+        return Negatives(
+            _at(seen.ids, chosen, NO_CANDIDATE),
+            _at(seen.is_positive, chosen, False),
+            _at(relevant, chosen, False),
+            np.where(chosen == keep.shape[1], NO_CANDIDATE, chosen).astype(np.int32),
+        )
 
-    def _passing(
-        self, pool: Pool, questions: Integers, ids: npt.NDArray[np.int32], is_positive: Bools,
-        lowest: npt.NDArray[np.float32],
-    ) -> Bools:  # fmt: skip
+    def surviving(self, pool: Pool, questions: Integers) -> Bools:
+        """Return bool[questions, candidates looked at]: which of the pool's candidates `sampling` chooses among."""
+        return self._surviving(_Seen(pool, questions, self.rank_max))
+
+    def _surviving(self, seen: "_Seen") -> Bools:
+        keep = self._passing(seen)
+        rank = np.cumsum(keep, axis=1) - 1  # among those that pass
+        keep &= (rank >= self.rank_min) & (rank < self.rank_max)
+        return keep
+
+    def _passing(self, seen: "_Seen") -> Bools:
         """Return bool[questions, candidates]: those that may be taken, at whatever rank."""
-        scores = np.array(pool.scores[questions, : ids.shape[1]])
-        keep: Bools = ids != NO_CANDIDATE
+        scores, lowest = seen.scores, seen.lowest_positive
+        keep: Bools = seen.ids != NO_CANDIDATE
         if not self.include_positives:
-            keep &= ~is_positive
+            keep &= ~seen.is_positive
         if self.absolute_margin is not None:
-            keep &= scores + np.float32(self.absolute_margin) <= lowest[:, None]
+            keep &= scores + np.float32(self.absolute_margin) <= lowest
         if self.relative_margin is not None:
-            keep &= scores <= (lowest - np.abs(lowest) * np.float32(self.relative_margin))[:, None]
+            keep &= scores <= lowest - np.abs(lowest) * np.float32(self.relative_margin)
         if self.max_score is not None:
             keep &= scores <= np.float32(self.max_score)
         if self.min_score is not None:
             keep &= scores >= np.float32(self.min_score)
-        if self.drop_twins and pool.twins is not None:
-            keep &= np.asarray(pool.twins[questions, : ids.shape[1]]) == 0
-        if pool.teacher is not None:
-            seen = ~np.isnan(pool.teacher[questions, : ids.shape[1]])
-            keep &= (seen & ~self._relevant_to_teacher(pool, questions, ids)) if self.denoise == "drop" else seen
+        if self.drop_twins and seen.twins is not None:
+            keep &= seen.twins == 0
+        if seen.teacher is not None:
+            keep &= ~np.isnan(seen.teacher)
+            keep &= ~self._relevant_to_teacher(seen) | (self.denoise == "relabel")
         return keep
 
-    def _relevant_to_teacher(self, pool: Pool, questions: Integers, ids: npt.NDArray[np.int32]) -> Bools:
-        if pool.teacher is None:
-            return np.zeros(ids.shape, bool)
-        above: Bools = np.greater(pool.teacher[questions, : ids.shape[1]], self.teacher_above)
+    def _relevant_to_teacher(self, seen: "_Seen") -> Bools:
+        if seen.teacher is None:
+            return np.zeros(seen.ids.shape, bool)
+        above: Bools = np.greater(seen.teacher, self.teacher_above)
         return above
 
     def _places(self, left: Integers, questions: Integers, epoch: int) -> Integers:
@@ -143,17 +150,20 @@ class Policy:
         return np.where(left[:, None] > self.negatives, drawn, places)
 
 
-def _pairs_in(ids: npt.NDArray[np.int32], own: Integers, rows: Integers) -> Bools:
-    """Return bool[questions, candidates]: whether candidate ids[i, j] is among the `own` whose row is i."""
-    asked = np.arange(len(ids), dtype=np.int64)[:, None] << 32
-    found: Bools = np.isin(asked + ids, (rows.astype(np.int64) << 32) + own)
-    return found
+class _Seen:
+    """What a policy looks at of some questions' candidates, each [questions, candidates]."""
 
-
-def _lowest(scores: npt.NDArray[np.float32], rows: Integers, questions: int) -> npt.NDArray[np.float32]:
-    lowest = np.full(questions, np.inf, np.float32)
-    np.minimum.at(lowest, rows, scores)
-    return lowest
+    def __init__(self, pool: Pool, questions: Integers, rank_max: int) -> None:
+        columns = slice(rank_max + pool.most_positives)
+        self.ids = np.array(pool.candidates[questions, columns])
+        self.scores = np.array(pool.scores[questions, columns])
+        self.twins = None if pool.twins is None else np.array(pool.twins[questions, columns])
+        self.teacher = None if pool.teacher is None else np.array(pool.teacher[questions, columns])
+        own, own_scores, rows = pool.positives_of(questions)
+        asked = np.arange(len(self.ids), dtype=np.int64)[:, None] << 32
+        self.is_positive: Bools = np.isin(asked + self.ids, (rows << 32) + own)
+        self.lowest_positive = np.full((len(self.ids), 1), np.inf, np.float32)
+        np.minimum.at(self.lowest_positive[:, 0], rows, own_scores)
 
 
 def _at(values: npt.NDArray[Value], columns: Integers, none: int | bool) -> npt.NDArray[Value]:

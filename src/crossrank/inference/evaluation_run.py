@@ -26,7 +26,7 @@ from crossrank.inference.budget_study import (
     refuse_too_long,
     refuse_unranked,
 )
-from crossrank.inference.padded import PaddedScorer, Precision, load_scorer
+from crossrank.inference.padded import PaddedScorer, Precision, load_scorer, place_of
 from crossrank.inference.scorer import PairScorer
 
 log = logging.getLogger(__name__)
@@ -54,13 +54,7 @@ class EvaluationRun:
     @property
     def model(self) -> str:
         """The model's place; of a run's folder, its export."""
-        folder = Path(self.reranker).expanduser()
-        inside = folder / "export"
-        return (
-            str(inside)
-            if (inside / "config.json").is_file() and not (folder / "config.json").is_file()
-            else self.reranker
-        )
+        return place_of(self.reranker)
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,14 @@ def load_scorer(
     return PaddedScorer(model, max_length, autocast)
 
 
+def place_of(reranker: str) -> str:
+    """Return the place of a model; of a run's folder, its export."""
+    folder = Path(reranker).expanduser()
+    inside = folder / "export"
+    is_run = (inside / "config.json").is_file() and not (folder / "config.json").is_file()
+    return str(inside) if is_run else reranker
+
+
 def at_length(scorer: PairScorer | PaddedScorer, max_length: int) -> PairScorer | PaddedScorer:
     """Return a scorer with the same weights, another `max_length` and nothing tokenised yet.
 
