@@ -29,6 +29,7 @@ LAYERS = {  # package: what of crossrank it may import besides itself
     "evaluation": {"errors", "hub", "data"},
     "inference": {"errors", "hub", "data", "models", "evaluation"},
     "analysis": {"errors", "evaluation"},
+    "audit": {"errors", "data", "evaluation", "analysis"},
     "callbacks": {"errors", "hub", "data", "losses", "models", "evaluation", "inference", "training"},
     "training": {"errors", "hub", "data", "losses", "models"},
     "run": {
