@@ -6,6 +6,8 @@ import re
 import pytest
 from conftest import ROOT
 
+from crossrank.audit.leaks import ANSWERS, KINDS, QUESTIONS
+
 TESTS = {file.name: file for file in (ROOT / "tests").rglob("test_*.py")}
 NAMED = re.findall(r"`(test_\w+\.py)::(\w+)`", (ROOT / "docs" / "faults.md").read_text(encoding="utf-8"))
 
@@ -21,3 +23,14 @@ def test_every_fault_names_its_test():
     rows = [line for line in first_section.splitlines() if line.startswith("| ")][2:]
     assert len(rows) > 15
     assert all(re.search(r"\| `test_\w+\.py::\w+` \|$", row) for row in rows)
+
+
+def test_the_leaks_page_names_the_kinds_and_the_thresholds_that_hold():
+    page = " ".join((ROOT / "docs" / "data.md").read_text(encoding="utf-8").split())
+    assert all(f"| `{kind}` |" in page for kind in KINDS)
+    asked, answered = (
+        f"{near.words} word{'s' * (near.words > 1)} and at least {near.threshold}" for near in (QUESTIONS, ANSWERS)
+    )
+    assert f"questions {asked}, answers {answered}" in page
+    assert f"{QUESTIONS.permutations} permutations" in page
+    assert QUESTIONS.permutations == ANSWERS.permutations
