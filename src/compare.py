@@ -24,8 +24,9 @@ def _run(cfg: DictConfig) -> None:
     from crossrank.analysis.compare import Resampling, compare
     from crossrank.analysis.comparison_page import as_tables, verdicts, write
     from crossrank.analysis.systems import Judgements, load_systems
-    from crossrank.config import CompareConfig, build_evaluation
+    from crossrank.config import build_evaluation
     from crossrank.inference.evaluation_run import rows_of_models
+    from crossrank.schema import CompareConfig
 
     given, evaluators = build_evaluation(cfg, CompareConfig)
     rows_of = rows_of_models(evaluators, given.protocol, given.main_metric, Path("evaluations"))

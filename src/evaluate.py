@@ -23,11 +23,12 @@ def _run(cfg: DictConfig) -> None:
 
     from crossrank.analysis.figures import save_budget_figure
     from crossrank.analysis.summary import as_markdown, as_table, summary_of
-    from crossrank.config import EvaluateConfig, build_evaluation
+    from crossrank.config import build_evaluation
     from crossrank.inference.budget_study import BudgetGrid
     from crossrank.inference.evaluation_run import EvaluationRun, execute, report
     from crossrank.process import prepare_process
     from crossrank.quiet import quieten
+    from crossrank.schema import EvaluateConfig
 
     prepare_process()
     quieten()

@@ -20,9 +20,10 @@ def _run(cfg: DictConfig) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from crossrank.config import RerankConfig, validate
+    from crossrank.gate import validate
     from crossrank.inference.reranker import Reranker, first_stage, read_documents
     from crossrank.process import prepare_process
+    from crossrank.schema import RerankConfig
 
     prepare_process()
     validate(cfg, RerankConfig)

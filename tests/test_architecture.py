@@ -46,7 +46,8 @@ LAYERS = {  # package: what of crossrank it may import besides itself
         "training",
     },
     "gate": {"errors"},
-    "config": {"errors", "evaluation", "analysis", "callbacks", "run", "gate"},
+    "schema": {"evaluation", "analysis", "gate"},
+    "config": {"errors", "data", "evaluation", "callbacks", "run", "gate", "schema"},
     "__init__": {"errors", "inference"},
 }
 

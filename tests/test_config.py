@@ -9,9 +9,11 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 
 from crossrank.callbacks.evaluation import PeriodicEvaluation
-from crossrank.config import RunConfig, build_training_run, validate
+from crossrank.config import build_training_run
 from crossrank.errors import ConfigError
+from crossrank.gate import validate
 from crossrank.run import TrainingRun
+from crossrank.schema import RunConfig
 
 
 def smoke(*overrides, conf=ROOT / "conf"):

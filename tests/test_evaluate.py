@@ -11,9 +11,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from crossrank.config import EvaluateConfig, build_evaluation
+from crossrank.config import build_evaluation
 from crossrank.errors import ConfigError
 from crossrank.hub import Asset, resolve
+from crossrank.schema import EvaluateConfig
 
 TEXTS = {
     "d1": "The moon moves the sea twice a day.", "d2": "Bread rises because yeast makes gas.",

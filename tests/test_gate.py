@@ -6,9 +6,9 @@ from conftest import ROOT
 from omegaconf import OmegaConf
 from test_config import smoke
 
-from crossrank.config import RerankConfig, RunConfig
 from crossrank.errors import ConfigError
 from crossrank.gate import validate
+from crossrank.schema import RerankConfig, RunConfig
 
 
 def test_validate_accepts_the_same_and_builds_nothing(monkeypatch):

@@ -10,15 +10,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from crossrank.analysis.command_line import with_systems
-from crossrank.config import (
-    CompareConfig,
-    EvaluateConfig,
-    RerankConfig,
-    RunConfig,
-    build_evaluation,
-    build_training_run,
-    validate,
-)
+from crossrank.config import build_audit, build_evaluation, build_training_run
+from crossrank.gate import validate
+from crossrank.schema import CompareConfig, EvaluateConfig, RerankConfig, RunConfig
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
@@ -52,11 +46,13 @@ def test_each_program_call_composes_and_passes_the_gate(command, tmp_path):
     OmegaConf.set_struct(cfg, False)
     if "run_dir" in cfg:
         cfg.run_dir = str(tmp_path)
-    if program == "train":
+    if program in ("train", "mine"):
         if "FILE" not in command:
             build_training_run(cfg)
         else:
             validate(cfg, RunConfig)
+    elif program == "audit":
+        build_audit(cfg)
     elif program == "evaluate":
         build_evaluation(cfg, EvaluateConfig)
     else:

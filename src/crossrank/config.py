@@ -1,136 +1,42 @@
 """The gate: refuse a bad config before any compute is spent, and name everything that is wrong with it.
 
-Here stand the keys at the root of each program's config; rules across components are one function each, in `RULES`.
+Rules across components are one function each, in `RULES`; the keys at the root of each program stand in `schema`.
 """
 
 import difflib
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
-from pydantic import BaseModel, ConfigDict, Field
 
-from crossrank.analysis.report import CalibrationMethod
 from crossrank.callbacks.evaluation import PeriodicEvaluation
 from crossrank.callbacks.redaction import secrets_in
+from crossrank.data.teacher import Teacher
 from crossrank.errors import ConfigError
-from crossrank.evaluation import Evaluator, Protocols, metric_names, produced_keys
-from crossrank.gate import Component, Node, build, examine, leaves, validate, wrong_kind
+from crossrank.evaluation import Evaluator, metric_names, produced_keys
+from crossrank.gate import Node, build, examine, leaves, wrong_kind
 from crossrank.run import TrainingRun
-
-__all__ = [
-    "CompareConfig",
-    "EvaluateConfig",
-    "RerankConfig",
-    "RunConfig",
-    "build_evaluation",
-    "build_training_run",
-    "validate",
-]
-
-
-class RunConfig(BaseModel):
-    """The keys at the root of conf/train.yaml; any other key there is a typo."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-    name: str
-    seed: int
-    run_dir: str
-    cache_dir: str
-    protocol: str
-    main_metric: str
-    monitor: str
-    calibration: CalibrationMethod
-    resume: str | None
-    resume_anyway: bool
-    source: Component
-    miner: Component
-    policy: Component
-    data: Component
-    model: Component
-    loss: Component
-    optimizer: Component
-    schedule: Component
-    trainer: Component
-    evaluators: dict[str, Component]
-    callbacks: dict[str, Component]
-    logger: dict[str, Component]
-
-
-class RerankConfig(BaseModel):
-    """The keys of conf/rerank.yaml."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-    reranker: str
-    query: str
-    documents: str
-    rerank_k: int = Field(ge=1)
-    top_k: int = Field(ge=1)
-
-
-class CompareConfig(BaseModel):
-    """The keys of conf/compare.yaml."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-    systems: list[str]
-    names: list[str] | None
-    metrics: list[str] | None
-    pairs: Literal["all", "baseline"]
-    qrels: str | None
-    at_k: int = Field(ge=1)
-    relevant_from: int = Field(ge=1)
-    common_only: bool
-    output: str | None
-    confidence: float = Field(gt=0, lt=1)
-    resamples: int = Field(ge=1)
-    seed: int = Field(ge=0)
-    cache_dir: str
-    protocol: Protocols
-    main_metric: str
-    source: Component
-    miner: Component
-    evaluators: dict[str, Component]
-
-
-class EvaluateConfig(BaseModel):
-    """The keys of conf/evaluate.yaml."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-    name: str
-    reranker: str
-    max_length: int | None = Field(ge=8)
-    tokens_per_batch: int | None = Field(ge=1)
-    precision: Literal["fp32", "bf16"]
-    budget: bool
-    depths: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
-    lengths: Annotated[list[Annotated[int, Field(ge=8)]], Field(min_length=1)] | None
-    latency_queries: int = Field(ge=1)
-    run_dir: str
-    cache_dir: str
-    protocol: Protocols
-    main_metric: str
-    source: Component
-    miner: Component
-    evaluators: dict[str, Component] = Field(min_length=1)
-
+from crossrank.schema import AuditConfig, AuditSettings, CompareConfig, EvaluateConfig, RunConfig
 
 COMPONENTS = ("source", "miner", "policy", "data", "model", "loss", "optimizer", "schedule", "trainer")
 
 
-def build_training_run(cfg: DictConfig, resumed: bool = False) -> TrainingRun:
+def build_training_run(cfg: DictConfig, resumed: bool = False, schema: type[RunConfig] = RunConfig) -> TrainingRun:
     """Check a composed config and build its components; nothing is loaded, fetched or computed.
 
     Raises:
         ConfigError: lists every unknown key, missing or badly typed value, value out of range and impossible
             combination.
     """
-    raw, tree, problems = examine(cfg, RunConfig)
+    raw, tree, problems = examine(cfg, schema)
     problems += secrets_in(leaves(tree))
     parts: dict[str, Any] = {name: build(name, tree.get(name), raw, problems) for name in COMPONENTS}
+    if tree.get("teacher") is not None:
+        parts["teacher"] = build("teacher", tree["teacher"], raw, problems)
     for group in ("callbacks", "logger"):
         nodes = tree[group] if isinstance(tree.get(group), Mapping) else {}
         parts[group] = {key: build(f"{group}.{key}", node, raw, problems) for key, node in nodes.items()}
@@ -151,6 +57,16 @@ def build_training_run(cfg: DictConfig, resumed: bool = False) -> TrainingRun:
         config=config,
         **parts,
     )
+
+
+def build_audit(cfg: DictConfig) -> tuple[TrainingRun, AuditSettings]:
+    """Check the config of an audit and build what it looks at.
+
+    Raises:
+        ConfigError: as `build_training_run`.
+    """
+    run = build_training_run(cfg, schema=AuditConfig)
+    return run, AuditSettings.model_validate(OmegaConf.to_container(cfg.audit, resolve=True))
 
 
 Given = TypeVar("Given", EvaluateConfig, CompareConfig)
@@ -181,6 +97,8 @@ def _wrong_kinds(parts: dict[str, Any]) -> Iterator[str]:
     kinds = typing.get_type_hints(TrainingRun) | {"optimizer": None}
     for name in COMPONENTS:
         yield from wrong_kind(name, parts[name], kinds[name])
+    if parts.get("teacher") is not None:
+        yield from wrong_kind("teacher", parts["teacher"], Teacher)
     for key, callback in parts["callbacks"].items():
         yield from wrong_kind(f"callbacks.{key}", callback, pl.Callback)
         for name, evaluator in callback.evaluators.items() if isinstance(callback, PeriodicEvaluation) else ():

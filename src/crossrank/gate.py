@@ -25,8 +25,8 @@ from crossrank.errors import ConfigError
 Node = Mapping[str, Any]
 
 PACKAGES = (  # whose classes and functions a config may name; none of these runs code that a config spells out
-    "crossrank.callbacks", "crossrank.data", "crossrank.evaluation", "crossrank.losses", "crossrank.models",
-    "crossrank.training", "torch.optim", "lightning.pytorch.callbacks", "lightning.pytorch.loggers",
+    "crossrank.callbacks", "crossrank.data", "crossrank.evaluation", "crossrank.inference.teacher", "crossrank.losses",
+    "crossrank.models", "crossrank.training", "torch.optim", "lightning.pytorch.callbacks", "lightning.pytorch.loggers",
 )  # fmt: skip
 ALLOW = "CROSSRANK_TARGETS"  # an environment variable, so that no config can allow itself anything
 

@@ -23,6 +23,7 @@ from crossrank.data.datamodule import Batching, PairDataModule
 from crossrank.data.mining import Miner
 from crossrank.data.pairs import Source
 from crossrank.data.policy import Policy
+from crossrank.data.teacher import Teacher
 from crossrank.errors import ResumeError
 from crossrank.evaluation.calibration import Calibration
 from crossrank.faults import told
@@ -60,6 +61,7 @@ class TrainingRun:
     trainer: TrainerSpec
     callbacks: Mapping[str, pl.Callback] = field(default_factory=dict)
     loggers: Mapping[str, Callable[[], Logger]] = field(default_factory=dict)
+    teacher: Teacher | None = None
     calibration: CalibrationMethod = "platt"
     resumed: bool = False  # it goes on where `run_dir` stopped
     resume_anyway: bool = False  # even where code, packages or data are not what they were
@@ -73,7 +75,8 @@ class TrainingRun:
     def assets(self) -> list[Asset]:
         """Return everything that may have to be fetched."""
         evaluators = self.evaluation.evaluators.values() if self.evaluation else ()
-        return [asset for part in (self.source, self.miner, self.model, *evaluators) for asset in part.assets()]
+        parts = (self.source, self.miner, self.model, *evaluators, *((self.teacher,) if self.teacher else ()))
+        return [asset for part in parts for asset in part.assets()]
 
 
 @contextmanager
@@ -143,6 +146,7 @@ def _train(run: TrainingRun) -> tuple[RerankerModule, PairDataModule]:
     data = PairDataModule(
         run.source, run.miner, run.policy, run.model.encoder(), run.data, run.cache_dir, run.seed,
         run.trainer.accumulate_grad_batches, run.trainer.multiple, run.resume_anyway, run.trainer.processes,
+        run.teacher,
     )  # fmt: skip
     for evaluator in run.evaluation.evaluators.values() if run.evaluation else ():
         evaluator.prepare()

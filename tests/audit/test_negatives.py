@@ -98,6 +98,13 @@ def test_rates_of_nothing_and_of_one_question_claim_nothing():
     assert rate(pd.Series([True, False]), pd.Series([1, 1])) == (0.5, 0.0, 1.0)
 
 
+def test_none_of_thirty_is_not_never():
+    """Clopper and Pearson: the upper end for 0 of n is 1 - 0.025 ** (1 / n)."""
+    none, every = (rate(pd.Series([flag] * 60), pd.Series(np.repeat(np.arange(30), 2))) for flag in (False, True))
+    assert none == pytest.approx((0.0, 0.0, 1 - 0.025 ** (1 / 30)))
+    assert every == pytest.approx((1.0, 0.025 ** (1 / 30), 1.0))
+
+
 def test_a_sheet_filled_in_by_a_person_gives_a_rate(pool, tmp_path):
     index, mined_pool = pool
     found = sample(mined_pool, Policy(2, rank_max=4), index, 10, seed=0)
@@ -128,6 +135,6 @@ def test_labels_stand_in_the_report_and_texts_are_shown_as_they_are(pool):
     found = Sampled(sample(pool[1], Policy(2, rank_max=4), pool[0], 10, 0).rows, 2, 0)
     rates = sections(found, 0.9, negatives.Interval(0.25, 0.1, 0.4))[1]
     assert rates.rows[-1] == ("a person labelled it relevant", "25.0%", "10.0% to 40.0%")
-    section = duplicates([[0, 3], [1, 2]], ["<b>a|b</b>", "c", "c.", "A B"])
+    section = duplicates([[0, 3], [1, 2]], 4, ["<b>a|b</b>", "c", "c.", "A B"])
     assert "4 of 4 documents stand in 2 groups" in section.note
     assert "<b>" not in section.as_markdown(2)

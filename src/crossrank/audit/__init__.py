@@ -1,1 +1,1 @@
-"""Looks at data and judgements before anybody believes a number: leaks and what they do to the metrics."""
+"""Looks at data before anybody believes a number: negatives that may be none, leaks, and what they do."""

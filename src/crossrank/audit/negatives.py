@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy import stats
 
 from crossrank.analysis.sections import Section
 from crossrank.data.mining import Pool
@@ -89,12 +90,17 @@ def _lowest_answers(pool: Pool, questions: npt.NDArray[np.integer]) -> pd.DataFr
 def rate(flags: pd.Series, questions: pd.Series) -> Interval:
     """Return the share of flagged negatives with its 95 % interval: a bootstrap over the questions, who share a fate.
 
-    The mean of each question's share; questions without a negative do not count. With one question the interval is
-    from 0 to 1.
+    The mean of each question's share; questions without a negative do not count. Where no question or every question
+    is flagged throughout, a bootstrap sees no doubt, and the interval is Clopper and Pearson's for so many questions.
     """
     shares = flags.astype(float).groupby(questions.to_numpy()).mean().to_numpy()
-    if len(shares) < 2:
-        return Interval(float(shares.mean()) if len(shares) else float("nan"), 0.0, 1.0)
+    if not len(shares):
+        return Interval(float("nan"), 0.0, 1.0)
+    if shares.min() == shares.max() and shares[0] in (0.0, 1.0):
+        exact = stats.binomtest(int(shares.sum()), len(shares)).proportion_ci(0.95, method="exact")
+        return Interval(float(shares[0]), float(exact.low), float(exact.high))
+    if len(shares) == 1:
+        return Interval(float(shares[0]), 0.0, 1.0)
     found = stratified_interval([shares])
     return Interval(found.mean, max(0.0, found.low), min(1.0, found.high))
 
@@ -105,16 +111,25 @@ def sections(sampled: Sampled, threshold: float, labels: Interval | None = None)
 
 
 def _margins(rows: pd.DataFrame) -> Section:
-    margins = rows["margin"].to_numpy()
-    counts, edges = np.histogram(margins, BINS) if len(margins) else (np.zeros(0, int), np.zeros(1))
-    widest = max(1, counts.max(initial=0))
+    """Return a histogram whose bins share the middle 98 % of the margins; the outer two take in the rest."""
+    margins = rows["margin"].to_numpy(np.float64)
+    edges = (
+        np.linspace(np.quantile(margins, 0.01), np.quantile(margins, 0.99), BINS + 1) if len(margins) else np.zeros(1)
+    )
+    counts, _ = np.histogram(np.clip(margins, edges[0], edges[-1]), edges) if len(margins) else (np.zeros(0, int), 0)
+    widest = max(1, int(counts.max(initial=0)))
     cells = [
-        (f"{low:+.3f} to {high:+.3f}", str(count), f"{count / len(margins):.1%}", "█" * round(20 * count / widest))
+        (
+            f"{low:+.3f} to {high:+.3f}",
+            str(count),
+            f"{count / max(1, len(margins)):.1%}",
+            "█" * round(20 * count / widest),
+        )
         for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
     ]
     note = (
         "Score of the question's lowest-scored answer less that of the negative, under the miner: below 0, the miner "
-        "prefers the negative."
+        "prefers the negative. The first and last bin hold what lies beyond them too."
     )
     return Section("Margins", note, ("margin", "negatives", "share", ""), cells)
 
@@ -192,12 +207,11 @@ def read_labels(file: Path) -> Interval:
     return rate(pd.Series(labels), pd.Series(questions))
 
 
-def duplicates(groups: Sequence[Sequence[int]], documents: Sequence[str], most: int = 5) -> Section:
-    """Return what groups of (nearly) equal documents there are, the largest with one of their texts."""
+def duplicates(groups: Sequence[Sequence[int]], looked_at: int, documents: Sequence[str], most: int = 5) -> Section:
+    """Return what groups of (nearly) equal documents there are among those looked at, the largest with two texts."""
     cells = [(str(len(group)), documents[group[0]][:200], documents[group[-1]][:200]) for group in groups[:most]]
-    inside = sum(map(len, groups))
     note = (
-        f"{inside} of {len(documents)} documents stand in {len(groups)} groups of documents that are equal or nearly "
-        "equal; the largest groups, with their first and last text, cut."
+        f"{sum(map(len, groups))} of {looked_at} documents stand in {len(groups)} groups of equal or nearly equal "
+        "documents; the largest, with their first and last text, cut."
     )
     return Section("Duplicate documents", note, ("documents", "first", "last"), cells)

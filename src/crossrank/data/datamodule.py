@@ -19,6 +19,7 @@ from crossrank.data.mining import Miner
 from crossrank.data.order import BatchPlan
 from crossrank.data.pairs import Source
 from crossrank.data.policy import Policy
+from crossrank.data.teacher import Teacher
 from crossrank.data.tokens import PairEncoder
 from crossrank.data.training_rows import TrainingRows, prepare_rows
 from crossrank.errors import DataError
@@ -133,9 +134,10 @@ class PairDataModule(pl.LightningDataModule):
         multiple: int | None = None,
         resume_anyway: bool = False,
         processes: int = 1,
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
-        self.resume_anyway, self.processes = resume_anyway, processes
+        self.resume_anyway, self.processes, self.teacher = resume_anyway, processes, teacher
         self.source, self.miner, self.policy, self.encoder, self.batching = source, miner, policy, encoder, batching
         self.cache_dir, self.seed, self.accumulate, self.multiple = cache_dir, seed, accumulate, multiple
         self._rows: TrainingRows | None = None
@@ -154,7 +156,13 @@ class PairDataModule(pl.LightningDataModule):
         """
         if self._rows is None:
             rows = prepare_rows(
-                self.source, self.miner, self.policy, self.encoder, self.cache_dir, self.batching.pool_depth
+                self.source,
+                self.miner,
+                self.policy,
+                self.encoder,
+                self.cache_dir,
+                self.batching.pool_depth,
+                self.teacher,
             )
             if self._plan_of(rows).steps_per_epoch == 0:
                 shares = self.accumulate * self.processes

@@ -13,12 +13,13 @@ import numpy.typing as npt
 
 from crossrank.data.cache import cached, save_array
 from crossrank.data.fingerprint import fingerprint
-from crossrank.data.mining import Miner, Pool, mine
+from crossrank.data.mining import Miner, Pool
 from crossrank.data.order import epoch_order
-from crossrank.data.pairs import PairIndex, Source
+from crossrank.data.pairs import Source
 from crossrank.data.policy import Negatives, Policy
+from crossrank.data.prepared_pool import TrainingTexts, prepare_pool
 from crossrank.data.search import NO_CANDIDATE
-from crossrank.data.splits import load_splits
+from crossrank.data.teacher import Teacher
 from crossrank.data.tokens import PairEncoder, TokenStore, write_tokens
 from crossrank.errors import DataError
 
@@ -89,7 +90,13 @@ class TrainingRows:
 
 
 def prepare_rows(
-    source: Source, miner: Miner, policy: Policy, encoder: PairEncoder, cache_dir: Path, pool_depth: int | None = None
+    source: Source,
+    miner: Miner,
+    policy: Policy,
+    encoder: PairEncoder,
+    cache_dir: Path,
+    pool_depth: int | None = None,
+    teacher: Teacher | None = None,
 ) -> TrainingRows:
     """Return the training rows, building what is not cached; texts are read only when something has to be built.
 
@@ -99,21 +106,17 @@ def prepare_rows(
         DataError: the source is broken, or the pool is not as deep as the policy wants.
         CacheError: the caches cannot be written.
     """
-    built = IndexOnce(source, cache_dir)
-    depth = pool_depth or policy.rank_max
-    if depth < policy.rank_max:
-        raise DataError(f"the pool holds {depth} candidates a question and the policy looks at {policy.rank_max}")
-    texts_id = source.fingerprint()
-    pool_id = fingerprint(texts_id, miner.fingerprint(), depth)
-    tokens_id = fingerprint(texts_id, encoder.fingerprint)
-    rows_id = fingerprint(pool_id, dataclasses.asdict(policy))
+    texts = TrainingTexts(source, cache_dir)
+    prepared = prepare_pool(texts, miner, policy, pool_depth, teacher)
+    pool = prepared.pool
+    tokens_id = fingerprint(texts.fingerprint, encoder.fingerprint)
+    rows_id = fingerprint(prepared.fingerprint, dataclasses.asdict(policy))
 
-    pool = prepare_pool(built, miner, policy, depth, cache_dir, pool_id)
     question_folder = cached(
-        cache_dir / "tokens" / f"{tokens_id}-questions", lambda to: write_tokens(encoder, built.index.questions, to)
+        cache_dir / "tokens" / f"{tokens_id}-questions", lambda to: write_tokens(encoder, texts.index.questions, to)
     )
     document_folder = cached(
-        cache_dir / "tokens" / f"{tokens_id}-documents", lambda to: write_tokens(encoder, built.index.documents, to)
+        cache_dir / "tokens" / f"{tokens_id}-documents", lambda to: write_tokens(encoder, texts.index.documents, to)
     )
     rows_folder = cached(cache_dir / "rows" / rows_id, lambda to: write_rows(pool, policy, to))
     questions, documents, labels = (
@@ -121,17 +124,9 @@ def prepare_rows(
     )
     return TrainingRows(
         rows_folder, questions, documents, labels, TokenStore.open(question_folder), TokenStore.open(document_folder),
-        {"source": texts_id, "pool": pool_id, "tokens": tokens_id, "rows": rows_id},
+        {"source": texts.fingerprint, "pool": prepared.folder.name, "tokens": tokens_id, "rows": rows_id},
         (pool, policy) if policy.fresh else None,
     )  # fmt: skip
-
-
-def prepare_pool(built: "IndexOnce", miner: Miner, policy: Policy, depth: int, cache_dir: Path, pool_id: str) -> Pool:
-    """Return the pool, mined unless it is cached."""
-    folder = cached(
-        cache_dir / "pools" / pool_id, lambda to: mine(built.index, miner, depth, to, cache_dir), resumable=True
-    )
-    return Pool.open(folder)
 
 
 def write_rows(pool: Pool, policy: Policy, folder: Path) -> None:
@@ -181,24 +176,3 @@ def _rows_of(
     labels = np.concatenate([np.ones(len(asked), bool), chosen.relevant[against, column]])
     order = np.argsort(questions, kind="stable")  # positives stand first in each question: they were put in first
     return questions[order], documents[order], labels[order]
-
-
-class IndexOnce:
-    """Reads and indexes the texts once, when the first missing cache asks for them."""
-
-    def __init__(self, source: Source, cache_dir: Path) -> None:
-        self._source = source
-        self._cache_dir = cache_dir
-        self._index: PairIndex | None = None
-
-    @property
-    def index(self) -> PairIndex:
-        """The distinct texts of the training split."""
-        if self._index is None:
-            pairs = load_splits(self._source, self._cache_dir).train
-            self._index = PairIndex.of(pairs)
-            log.info(
-                "read %d training pairs: %d questions, %d documents",
-                len(pairs), len(self._index.questions), len(self._index.documents),
-            )  # fmt: skip
-        return self._index

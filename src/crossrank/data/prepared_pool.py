@@ -1,0 +1,102 @@
+"""A pool with all that a policy reads of it, each part cached by what it depends on."""
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+
+from crossrank.data.cache import cached
+from crossrank.data.fingerprint import fingerprint
+from crossrank.data.mining import Miner, Pool, mine
+from crossrank.data.near_equal import NearEqual, SignedTexts, write_signatures
+from crossrank.data.pairs import PairIndex, Source
+from crossrank.data.policy import Policy
+from crossrank.data.splits import load_splits
+from crossrank.data.teacher import Teacher, ask, filters_of
+from crossrank.data.twins import MinedPool, write_twins
+from crossrank.errors import DataError
+
+log = logging.getLogger(__name__)
+
+NEAR = NearEqual()
+
+
+@dataclass(frozen=True)
+class TrainingTexts:
+    """The distinct texts of a source's training split, read and indexed when something first asks for them."""
+
+    source: Source
+    cache_dir: Path
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """An id of the texts, known without reading them."""
+        return self.source.fingerprint()
+
+    @cached_property
+    def index(self) -> PairIndex:
+        """The distinct texts, and which documents answer which question."""
+        pairs = load_splits(self.source, self.cache_dir).train
+        index = PairIndex.of(pairs)
+        log.info(
+            "read %d training pairs: %d questions, %d documents",
+            len(pairs), len(index.questions), len(index.documents),
+        )  # fmt: skip
+        return index
+
+    @cached_property
+    def signed(self) -> SignedTexts:
+        """The documents with their MinHash signatures."""
+        named = fingerprint(self.fingerprint, NEAR.signature_fingerprint)
+        build = partial(write_signatures, self.index.documents, NEAR)
+        folder = cached(self.cache_dir / "signatures" / named, build)
+        return SignedTexts.open(folder, self.index.documents, NEAR)
+
+
+@dataclass(frozen=True)
+class PreparedPool:
+    """A pool, where it lies, and the id of everything that a policy reads of it."""
+
+    pool: Pool
+    folder: Path
+    fingerprint: str
+
+
+def prepare_pool(
+    texts: TrainingTexts, miner: Miner, policy: Policy, depth: int | None = None, teacher: Teacher | None = None
+) -> PreparedPool:
+    """Return the pool, mined unless it is cached, with twins and a teacher's answers where the policy wants them.
+
+    `depth` candidates are mined a question besides its positives, by default as many as the policy looks at.
+
+    Raises:
+        DataError: the source is broken, or the pool is less deep than the policy looks or of other texts.
+        CacheError: the caches cannot be written.
+    """
+    depth = depth or policy.rank_max
+    if depth < policy.rank_max:
+        raise DataError(f"the pool holds {depth} candidates a question and the policy looks at {policy.rank_max}")
+    named = fingerprint(texts.fingerprint, miner.fingerprint(), depth)
+    cache = texts.cache_dir
+    folder = cached(cache / "pools" / named, lambda to: mine(texts.index, miner, depth, to, cache), resumable=True)
+    pool, parts = Pool.open(folder), [named]
+    if policy.drop_twins:
+        parts.append(twins := fingerprint(named, dataclasses.astuple(NEAR)))
+        at = cached(cache / "twins" / twins, lambda to: write_twins(_ids(pool), texts.signed, to))
+        pool = dataclasses.replace(pool, twins=np.load(at / "twins.npy", mmap_mode="r"))
+    if teacher is not None:
+        parts.append(asked := fingerprint(*parts, teacher.fingerprint(), filters_of(policy)))
+        at = cached(cache / "teachers" / asked, partial(_ask, teacher, pool, policy, texts), resumable=True)
+        pool = dataclasses.replace(pool, teacher=np.load(at / "teacher.npy", mmap_mode="r"))
+    return PreparedPool(pool, folder, parts[0] if len(parts) == 1 else fingerprint(*parts))
+
+
+def _ask(teacher: Teacher, pool: Pool, policy: Policy, texts: TrainingTexts, folder: Path) -> None:
+    ask(teacher, pool, policy, texts.index, folder)
+
+
+def _ids(pool: Pool) -> MinedPool:
+    return MinedPool(pool.candidates, pool.positive_offsets, pool.positives)
