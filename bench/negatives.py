@@ -23,6 +23,7 @@ POLICIES = ("recipe", "hardest", "margin", "stratified")
 CELLS = [(miner, policy) for policy in POLICIES for miner in ("minilm", "bm25")]
 COLLECTIONS = ("nano-msmarco-dl19", "nano-nfcorpus", "nano-nq")
 METRIC = "ndcg@10"
+PAIRS = 12_000  # of qa-mix, whose order is random
 DEPTH = 50  # of the collections' BM25 lists
 
 
@@ -33,10 +34,11 @@ def run(out: Path, miner: str, policy: str, steps: int, seed: int, dev: Path) ->
     programs = {
         "train": [
             "experiment=qa_mix", f"miner={miner}", f"policy={policy}", f"seed={seed}", f"data.max_steps={steps}",
+            f"source.limit={PAIRS}",
             "~callbacks.evaluation", f"hydra.run.dir={folder}",
         ],
         "evaluate": [
-            f"reranker={folder / 'export'}", "evaluators=[held_out,collection]", "source=pairs",
+            f"reranker={folder / 'export'}", "evaluators=[held_out,collection]", "source=pairs", f"source.limit={PAIRS}",
             f"source.path={SHARED / 'qa-mix' / 'pairs.jsonl.gz'}", f"source.dev_path={dev}",
             "evaluators.held_out.depth=30", f"evaluators.collection.rerank_k={DEPTH}",
             f"evaluators.collection.paths=[{','.join(str(SHARED / name) for name in COLLECTIONS)}]",
