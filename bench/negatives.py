@@ -38,7 +38,8 @@ def run(out: Path, miner: str, policy: str, steps: int, seed: int, dev: Path) ->
             "~callbacks.evaluation", f"hydra.run.dir={folder}",
         ],
         "evaluate": [
-            f"reranker={folder / 'export'}", "evaluators=[held_out,collection]", "source=pairs", f"source.limit={PAIRS}",
+            f"reranker={folder / 'export'}", "evaluators=[held_out,collection]", "source=pairs",
+            f"source.limit={PAIRS}",
             f"source.path={SHARED / 'qa-mix' / 'pairs.jsonl.gz'}", f"source.dev_path={dev}",
             "evaluators.held_out.depth=30", f"evaluators.collection.rerank_k={DEPTH}",
             f"evaluators.collection.paths=[{','.join(str(SHARED / name) for name in COLLECTIONS)}]",
