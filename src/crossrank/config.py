@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from crossrank.analysis.report import CalibrationMethod
 from crossrank.callbacks.evaluation import PeriodicEvaluation
-from crossrank.callbacks.redaction import secrets_in
 from crossrank.errors import ConfigError
 from crossrank.evaluation import Evaluator, Protocols, metric_names, produced_keys
 from crossrank.gate import Component, Node, build, examine, leaves, validate, wrong_kind
+from crossrank.redaction import secrets_in
 from crossrank.run import TrainingRun
 
 __all__ = [
