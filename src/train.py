@@ -5,10 +5,11 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from crossrank.errors import ConfigError, one_sentence
+from crossrank.errors import one_sentence
 from crossrank.resume import register_run_folder
 
 
@@ -28,6 +29,7 @@ def _run(cfg: DictConfig) -> None:
     from crossrank.quiet import quieten
     from crossrank.resume import continued
     from crossrank.run import execute
+    from crossrank.training.processes import run_apart
 
     prepare_process()
     quieten()
@@ -35,7 +37,10 @@ def _run(cfg: DictConfig) -> None:
     cfg, resumed = continued(cfg, hydra_config.overrides.task, Path(hydra_config.runtime.output_dir))
     run = build_training_run(cfg, resumed)
     if hydra_config.mode == RunMode.MULTIRUN and run.trainer.processes > 1:
-        raise ConfigError(["trainer.devices: a sweep runs on one device a job; start the jobs one by one, without -m"])
+        places = {"resume": str(run.run_dir), "cache_dir": str(run.cache_dir)}
+        words = [f"{key}={QuotedString(place, Quote.single).with_quotes()}" for key, place in places.items()]
+        run_apart(run.run_dir, run.config, run.trainer.num_nodes, words)
+        return
     result = execute(run)
     if result.rows:
         Console(width=None if sys.stdout.isatty() else 150).print(as_table(result.rows))

@@ -50,10 +50,22 @@ class FinishedRun:
 
 def run_program(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run one of the programs as a user does."""
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
     return subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=240
-    )
+        [sys.executable, "-m", *arguments], cwd=cwd, env=program_environment(), capture_output=True, text=True,
+        timeout=240,
+    )  # fmt: skip
+
+
+def popen_program(*arguments: str, cwd: Path = ROOT) -> subprocess.Popen[bytes]:
+    """Start one of the programs as a user does, and say nothing of what it says."""
+    return subprocess.Popen(
+        [sys.executable, "-m", *arguments], cwd=cwd, env=program_environment(), stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def program_environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,16 @@ import multiprocessing
 import os
 import signal
 import sys
-from functools import cache
+import threading
+from functools import cache, partial
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
+import crossrank.run as run
 import crossrank.training.checkpoints as checkpoints
+from crossrank.callbacks.evaluation import PeriodicEvaluation
 from crossrank.callbacks.step_rng import StepKeyedRNG
 from crossrank.config import build_training_run
 from crossrank.data import training_rows
@@ -22,11 +25,15 @@ from crossrank.run import execute
 
 PROCESSES = multiprocessing.get_context("forkserver")  # torch's threads would not survive a fork of the tests' process
 ROOT = Path(__file__).resolve().parents[1]
-POINTS = {  # what is called at a point; the process dies at the n-th call
+POINTS = {  # what is called at a point; the process dies at the n-th call, or a while after
     "micro-batch": (StepKeyedRNG, "on_train_batch_start"),
-    "checkpoint": (checkpoints.os, "fsync"),
+    "checkpoint": (checkpoints.AtomicCheckpointIO, "save_checkpoint"),
+    "written": (checkpoints, "file_fingerprint"),  # a state that is not yet under its name
+    "scoring": (PeriodicEvaluation, "_evaluate"),
     "evaluation": (EvaluationStore, "write"),
     "mining": (training_rows, "mine"),
+    "export": (run, "export"),
+    "card": (run, "write_card"),
 }
 
 
@@ -49,7 +56,7 @@ def _server():
 
 
 def train(overrides, run_dir, resumed=False, kill=None, dropout=0.2, place=None):
-    """Train; `kill` is (point, n), `place` what tells a process of several its rank."""
+    """Train; `kill` is (point, n) or (point, n, seconds), `place` what tells a process of several its rank."""
     os.environ.update(place or {})
     multiprocessing.set_start_method("fork", force=True)  # as in a program: workers of a forkserver would be slow
     quieten()
@@ -68,7 +75,7 @@ def _with_dropout(hidden):
     backbones._set_dropout = lambda config, *_: plain(config, 0.0, hidden)
 
 
-def _die_at(point, n):
+def _die_at(point, n, seconds=0.0):
     owner, name = POINTS[point]
     original, calls = getattr(owner, name), []
 
@@ -76,7 +83,8 @@ def _die_at(point, n):
         calls.append(1)
         if len(calls) == n:
             sys.stdout.flush()
-            os.kill(os.getpid(), signal.SIGKILL)
+            die = partial(os.kill, os.getpid(), signal.SIGKILL)
+            threading.Timer(seconds, die).start() if seconds else die()
         return original(*args, **options)
 
     setattr(owner, name, counted)

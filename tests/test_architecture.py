@@ -20,9 +20,10 @@ LAYERS = {  # package: what of crossrank it may import besides itself
     "errors": set(),
     "process": set(),
     "quiet": set(),
+    "redaction": set(),
     "resume": {"errors"},
     "faults": {"errors"},
-    "hub": {"errors"},
+    "hub": {"errors", "redaction"},
     "data": {"errors", "hub"},
     "losses": {"errors"},
     "models": {"errors", "hub", "data"},
@@ -30,8 +31,8 @@ LAYERS = {  # package: what of crossrank it may import besides itself
     "inference": {"errors", "hub", "data", "models", "evaluation"},
     "analysis": {"errors", "evaluation"},
     "audit": {"errors", "data", "evaluation", "analysis"},
-    "callbacks": {"errors", "hub", "data", "losses", "models", "evaluation", "inference", "training"},
-    "training": {"errors", "hub", "data", "losses", "models"},
+    "callbacks": {"errors", "redaction", "hub", "data", "losses", "models", "evaluation", "inference", "training"},
+    "training": {"errors", "redaction", "hub", "data", "losses", "models"},
     "run": {
         "errors",
         "faults",
@@ -47,7 +48,7 @@ LAYERS = {  # package: what of crossrank it may import besides itself
     },
     "gate": {"errors"},
     "schema": {"evaluation", "analysis", "gate"},
-    "config": {"errors", "data", "evaluation", "callbacks", "run", "gate", "schema"},
+    "config": {"errors", "redaction", "data", "evaluation", "callbacks", "run", "gate", "schema"},
     "__init__": {"errors", "inference"},
 }
 

@@ -4,8 +4,9 @@ import errno
 
 import pytest
 import torch
+from torch._utils import ExceptionWrapper
 
-from crossrank.errors import TrainingError
+from crossrank.errors import CacheError, DataError, TrainingError
 from crossrank.faults import told
 
 
@@ -51,6 +52,35 @@ def test_any_other_error_stays_what_it_is(error, tmp_path):
     with pytest.raises(type(error)) as caught:
         raising(error, tmp_path)
     assert caught.value is error
+
+
+def of_a_worker(error, cause=None):
+    """As torch hands on what a process that collates batches raised: as one string, the stack trace in it."""
+    try:
+        raise error from cause
+    except type(error):
+        ExceptionWrapper(where="in DataLoader worker process 1").reraise()
+
+
+@pytest.mark.parametrize("cause", [None, KeyError("x"), DataError("b.jsonl, row 1: another")])
+@pytest.mark.parametrize("kind", [DataError, CacheError])
+def test_an_error_of_ours_from_a_worker_is_one_sentence_again(kind, cause, tmp_path):
+    with pytest.raises(kind) as caught, told(tmp_path):
+        of_a_worker(kind("a.jsonl, row 3: no question; give one"), cause)
+    assert str(caught.value) == "a.jsonl, row 3: no question; give one"
+    assert "Traceback" in str(caught.value.__cause__)  # for who debugs it
+
+
+def test_an_error_of_ours_from_elsewhere_stays_what_it_is(tmp_path):
+    error = DataError("a.jsonl, row 3: no question")
+    with pytest.raises(DataError) as caught:
+        raising(error, tmp_path)
+    assert caught.value is error
+
+
+def test_a_lack_of_memory_in_a_worker_is_told_as_such(tmp_path):
+    with pytest.raises(TrainingError, match="out of memory: lower"), told(tmp_path):
+        of_a_worker(MemoryError())
 
 
 def test_torchs_own_error_is_recognised(tmp_path):

@@ -154,6 +154,44 @@ def test_a_hub_that_does_not_answer_is_asked_once(endpoint, monkeypatch):
     assert asked == [("127.0.0.1", closed)]
 
 
+def test_who_asks_the_hub_is_not_told(monkeypatch):
+    """Neither where it cannot be reached nor where a download fails."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://me:s3cret@127.0.0.1:1/hub")
+    with pytest.raises(AssetError) as caught:
+        require([Asset("model", "some/model")])
+    assert "the hub (http://<hidden>@127.0.0.1:1/hub) cannot be reached" in str(caught.value)
+
+    def fail(asset: Asset, local_files_only: bool):
+        raise (hub.LocalEntryNotFoundError if local_files_only else OSError)(f"404 for {constants.ENDPOINT}/x\nsorry")
+
+    monkeypatch.setattr(hub, "_snapshot", fail)
+    monkeypatch.setattr(hub, "hub_reachable", lambda: True)
+    with pytest.raises(AssetError) as failed:
+        resolve(Asset("model", "some/model"))
+    assert str(failed.value) == "could not fetch model some/model: 404 for http://<hidden>@127.0.0.1:1/hub/x sorry"
+
+
+@pytest.mark.parametrize(("endpoint", "port"), [("http://host", 80), ("https://host", 443), ("http://me@host:81", 81)])
+def test_the_hub_is_dialled_where_its_address_says(endpoint, port, monkeypatch):
+    dialled = []
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(socket, "create_connection", lambda to, timeout: dialled.append(to) or socket.socket())
+    assert hub_reachable()
+    assert dialled == [("host", port)]
+
+
+def test_a_hub_address_that_is_none_is_said_once(monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://me:s3cret@host:port")
+    with pytest.raises(AssetError) as caught:
+        require([Asset("model", "some/model"), Asset("model", "other/model")])
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith("HF_ENDPOINT is 'http://<hidden>@host:port': ")
+    assert line.endswith("; give an address such as https://HOST:PORT")
+
+
 def test_a_hub_that_answers_will_do_until_the_download(endpoint):
     with socket.create_server(("127.0.0.1", 0)) as server:
         endpoint(server.getsockname()[1])

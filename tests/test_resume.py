@@ -2,11 +2,14 @@
 
 import json
 import shutil
+import signal
+import time
 
 import pytest
-from conftest import ROOT, run_program
+from conftest import ROOT, popen_program, run_program
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from test_resume_exact import same_run
 
 from crossrank.errors import ResumeError
 from crossrank.resume import continued, newest_unfinished, refuse_or_warn, register_run_folder
@@ -123,6 +126,23 @@ def test_the_run_folder_of_a_command(tmp_path):
 def test_nothing_changed_is_nothing_said(tmp_path, caplog):
     refuse_or_warn(tmp_path, "code", [], False)
     assert caplog.text == ""
+
+
+def test_the_same_command_again_goes_on_with_a_run_that_was_killed(smoke_run, tmp_path):
+    """resume=auto, from a folder of a user's own: the second command is the first one."""
+    command = ["src.train", "experiment=smoke", "resume=auto", f"cache_dir={smoke_run.cache}"]
+    with popen_program(*command, cwd=tmp_path) as process:
+        while process.poll() is None and not list(tmp_path.glob("runs/smoke/*/checkpoints/step=000003-*.ckpt")):
+            time.sleep(0.005)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    (folder,) = (tmp_path / "runs" / "smoke").iterdir()
+    assert not (folder / "result.json").exists()
+    done = run_program(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"going on with {folder} after step" in done.stdout + done.stderr
+    assert [path.name for path in (tmp_path / "runs" / "smoke").iterdir()] == [folder.name]
+    assert same_run(folder, smoke_run.folder)
 
 
 def test_the_program_goes_on_with_a_run_wherever_it_now_lies(smoke_run, tmp_path):

@@ -10,7 +10,7 @@ from filelock import FileLock
 from hydra import compose, initialize_config_dir
 
 from crossrank.config import build_training_run
-from crossrank.errors import AssetError, DataError, ResumeError
+from crossrank.errors import AssetError, ConfigError, DataError, ResumeError
 from crossrank.run import execute
 
 pytestmark = pytest.mark.filterwarnings(
@@ -84,6 +84,18 @@ def test_the_same_run_is_not_trained_twice_at_once(build):
     with FileLock(run.run_dir / ".lock"), pytest.raises(ResumeError, match="is being trained by another process"):
         execute(run)
     execute(run)
+
+
+def test_a_process_that_would_train_and_write_nothing_is_refused(build, monkeypatch):
+    """As the second of `srun --ntasks=2 python -m src.train`, whose environment says that it is not the first."""
+    run = build("data.max_steps=1")
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    with pytest.raises(ConfigError, match=r"trainer\.devices: 1, and this is process 1 of several, says SLURM_PROCID"):
+        execute(run)
+    assert not list(run.run_dir.iterdir())
+    monkeypatch.setenv("SLURM_PROCID", "one")
+    with pytest.raises(ConfigError, match="environment variable SLURM_PROCID: counts processes from 0, got 'one'"):
+        execute(run)
 
 
 def test_a_graph_that_cannot_be_is_left_out_and_the_training_is_the_same(build, tmp_path, caplog):

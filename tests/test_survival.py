@@ -16,12 +16,12 @@ import wandb
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from lightning.pytorch.loggers import Logger
-from test_resume_exact import record, same_evaluations, same_states
+from test_resume_exact import same_run
 
 from crossrank.callbacks.step_rng import StepKeyedRNG
 from crossrank.config import build_training_run
 from crossrank.data.datamodule import MicroBatches
-from crossrank.errors import CacheError, TrainingError
+from crossrank.errors import CacheError, DataError, TrainingError
 from crossrank.run import execute
 from crossrank.training.checkpoints import newest_whole_state
 from crossrank.training.tracking import Guarded, JsonlLogger, finish_wandb
@@ -51,12 +51,6 @@ def whole(tmp_path_factory, cache_dir):
     folder = tmp_path_factory.mktemp("whole")
     execute(build(folder, cache_dir))
     return folder
-
-
-def same_run(one, other):
-    assert record(one) == record(other)
-    weights = [(folder / "export" / "model.safetensors").read_bytes() for folder in (one, other)]
-    return weights[0] == weights[1] and same_states(one, other) and same_evaluations(one, other)
 
 
 def at_call(monkeypatch, owner, name, number, act):
@@ -90,17 +84,20 @@ def test_a_killed_worker_is_one_sentence_and_the_run_goes_on(whole, tmp_path, ca
     assert same_run(tmp_path, whole)
 
 
-def test_an_error_of_a_worker_is_named(tmp_path, cache_dir, monkeypatch):
-    original = MicroBatches.__getitem__
+@pytest.mark.parametrize(("error", "whole_message"), [(DataError, True), (IndexError, False)])
+def test_an_error_of_a_worker_is_named(error, whole_message, tmp_path, cache_dir, monkeypatch):
+    """One of ours as it was raised; any other is a bug, whose stack trace says where."""
+    original, message = MicroBatches.__getitem__, "document 4711 of row 48 is not there"
 
     def broken(self, position):
         if position == 6:
-            raise IndexError("document 4711 of row 48 is not there")
+            raise error(message)
         return original(self, position)
 
     monkeypatch.setattr(MicroBatches, "__getitem__", broken)
-    with pytest.raises(IndexError, match="document 4711 of row 48 is not there"):
+    with pytest.raises(error, match=message) as caught:
         execute(build(tmp_path, cache_dir, "data.workers=2"))
+    assert (str(caught.value) == message) == whole_message
     assert newest_whole_state(tmp_path / "checkpoints").step == 6
 
 
@@ -210,6 +207,16 @@ def test_a_logger_that_works_is_asked_everything(caplog):
     assert guarded.group_separator == "-"
     assert inner.asked == [*CALLS, "name", "version"]
     assert not caplog.messages
+
+
+def test_a_warning_about_a_logger_tells_no_secret(caplog):
+    def refuse():
+        raise ConnectionError("https://me:s3cret@server/x?api_key=s3cret: refused")
+
+    Guarded("remote", refuse)
+    (told,) = caplog.messages
+    assert "https://<hidden>@server/x?api_key=<hidden>" in told
+    assert "s3cret" not in told
 
 
 def test_a_network_that_is_down_when_wandb_closes_ends_no_run(monkeypatch, caplog):

@@ -124,6 +124,26 @@ def test_a_failing_job_does_not_end_a_multirun(tmp_path, cache_dir):
     assert (tmp_path / "1" / "result.json").exists()
 
 
+def test_in_a_sweep_over_several_devices_each_job_starts_its_own_processes(tmp_path, cache_dir):
+    """And none of them the sweep again: one folder a job, and one line a step."""
+    done = run_program(
+        "src.train", "-m", "experiment=smoke", "optimizer.lr=-1,1e-3", "data.max_steps=3", "trainer=ddp",
+        "trainer.accelerator=cpu", "~callbacks.evaluation", "callbacks.throughput.every_n_steps=1",
+        f"hydra.sweep.dir={tmp_path / 'a sweep'}", f"hydra.run.dir={tmp_path / 'no sweep'}", f"cache_dir={cache_dir}",
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr  # of the job that the gate refuses
+    assert [path.name for path in tmp_path.iterdir()] == ["a sweep"]
+    assert {path.name for path in (tmp_path / "a sweep").iterdir() if path.is_dir()} == {"0", "1"}
+    assert not (tmp_path / "a sweep" / "0" / "metrics.jsonl").exists()
+    run = tmp_path / "a sweep" / "1"
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "train/loss" in line] == [1, 2, 3]
+    config = (run / "config.yaml").read_text()
+    assert "devices: 2" in config
+    assert "lr: 0.001" in config
+    assert CrossEncoder(str(run / "export"), device="cpu").predict([("a question", "an answer")]).shape == (1,)
+
+
 def test_without_a_hub_the_mission_stops_at_once_and_names_both_remedies(tmp_path):
     started = time.monotonic()
     done = run_program("src.train", "experiment=gooaq_bce", f"hydra.run.dir={tmp_path}")

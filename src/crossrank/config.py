@@ -14,11 +14,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from crossrank.callbacks.evaluation import PeriodicEvaluation
-from crossrank.callbacks.redaction import secrets_in
 from crossrank.data.teacher import Teacher
 from crossrank.errors import ConfigError
 from crossrank.evaluation import Evaluator, metric_names, produced_keys
 from crossrank.gate import Node, build, examine, leaves, wrong_kind
+from crossrank.redaction import secrets_in
 from crossrank.run import TrainingRun
 from crossrank.schema import AuditConfig, AuditSettings, CompareConfig, EvaluateConfig, RunConfig
 

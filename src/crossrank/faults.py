@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from crossrank.errors import TrainingError
+from crossrank.errors import CrossrankError, TrainingError
 
 OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
+OF_A_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.\n")
 WORKER_DIED = re.compile(r"DataLoader worker \(pid\(?s?\)? .*?\) (is killed by signal|exited unexpectedly)")
 
 
@@ -17,12 +18,19 @@ WORKER_DIED = re.compile(r"DataLoader worker \(pid\(?s?\)? .*?\) (is killed by s
 def told(run_dir: Path) -> Iterator[None]:
     """Turn a full disk, a lack of memory and a killed worker into TrainingError; anything else passes.
 
+    Of an error of ours that a process that collates batches raised, torch makes a whole stack trace: it is one sentence
+    again.
+
     Raises:
         TrainingError: says what happened, what is safe, and how the run goes on.
     """
     go_on = f"what the run saved is whole, go on with resume={run_dir}"
     try:
         yield
+    except CrossrankError as error:
+        if not OF_A_WORKER.match(str(error)):
+            raise
+        raise type(error)(_last_line(error)) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -41,6 +49,11 @@ def told(run_dir: Path) -> Iterator[None]:
                 f"a process that collates batches was killed, as when memory runs out: lower data.workers; {go_on}"
             ) from error
         raise
+
+
+def _last_line(error: CrossrankError) -> str:
+    """Return what follows the error's name where it stands last in a stack trace."""
+    return str(error).rpartition(f"\n{type(error).__module__}.{type(error).__qualname__}: ")[2].strip()
 
 
 def _memory(go_on: str) -> str:

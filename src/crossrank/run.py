@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,12 +18,13 @@ from crossrank.analysis.summary import SummaryRow, as_markdown, summary
 from crossrank.callbacks.evaluation import PeriodicEvaluation
 from crossrank.callbacks.provenance import changed_since
 from crossrank.callbacks.step_rng import StepKeyedRNG
+from crossrank.data.cache import replace_text
 from crossrank.data.datamodule import Batching, PairDataModule
 from crossrank.data.mining import Miner
 from crossrank.data.pairs import Source
 from crossrank.data.policy import Policy
 from crossrank.data.teacher import Teacher
-from crossrank.errors import ResumeError
+from crossrank.errors import ConfigError, ResumeError
 from crossrank.evaluation.calibration import Calibration
 from crossrank.faults import told
 from crossrank.hub import Asset, require
@@ -36,6 +36,7 @@ from crossrank.resume import refuse_or_warn
 from crossrank.training.checkpoints import SavedState, newest_whole_state
 from crossrank.training.module import RerankerModule
 from crossrank.training.optim import OptimizerFactory, Schedule
+from crossrank.training.processes import rank, told_by
 from crossrank.training.tracking import Guarded, JsonlLogger, finish_wandb, forget_after
 from crossrank.training.trainer import TrainerSpec
 
@@ -113,21 +114,20 @@ def execute(run: TrainingRun) -> Result:
     Raises:
         CrossrankError: something that was given is wrong; nothing half-written is left behind.
     """
+    if rank() > 0 and run.trainer.processes == 1:  # it would train and write nothing
+        problem = f"this is process {rank()} of several, says {told_by()}; unset that, or give their number"
+        raise ConfigError([f"trainer.devices: 1, and {problem}"])
     require(run.assets())
     if rank() > 0:  # the first process writes, and goes on alone once the training ends
         logging.getLogger("crossrank").setLevel(logging.WARNING)
-        _train(run)
+        with told(run.run_dir):
+            _train(run)
         raise SystemExit(0)
     run.run_dir.mkdir(parents=True, exist_ok=True)
     with _alone(run.run_dir), told(run.run_dir):
         if not run.resumed or run.resume_anyway:
-            (run.run_dir / "config.yaml").write_text(run.config, encoding="utf-8")
+            replace_text(run.run_dir / "config.yaml", run.config)
         return _execute(run)
-
-
-def rank() -> int:
-    """Return which of the processes of a training this is, as Lightning, torchrun or SLURM tells it; 0 is the first."""
-    return next((int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), 0)
 
 
 def _execute(run: TrainingRun) -> Result:
@@ -206,9 +206,9 @@ def _write_result(run: TrainingRun, result: Result, pairs: int) -> None:
         calibration = _calibrate(run, folder, result, monitor.split("/")[1])
         table = as_markdown(result.rows)
         report = run_report(folder, run.name, result.best_step, result.rows, monitor, calibration)
-    (run.run_dir / "result.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     write_card(result.export, run.name, result.best_step, pairs, run.model.assets()[0], table)
     (run.run_dir / "report.md").write_text(report, encoding="utf-8")
+    replace_text(run.run_dir / "result.json", json.dumps(facts, indent=2) + "\n")  # last: now it has finished
 
 
 def _calibrate(run: TrainingRun, folder: RunFolder, result: Result, evaluator: str) -> Calibration:

@@ -225,23 +225,44 @@ def test_evaluation_multiplies_in_the_runs_precision(encoder, tmp_path):
     np.testing.assert_allclose(*scores.values(), atol=0.02)
 
 
+def _go_on(encoder, folder, toy):
+    """From a state after step 2 to step 6."""
+    callback = PeriodicEvaluation({"toy": toy}, MONITOR, str(folder), 2)
+    trainer = TrainerSpec("cpu", precision="32-true").build(6, [callback], [], folder)
+    tokens = encoder.encode(["a question", "its document"])
+    batches = [collate(encoder, [(tokens[0], tokens[1])], [1])] * 6
+    trainer.fit(
+        _module(), datamodule=Stream(encoder, batches, folder), ckpt_path=folder / "state.ckpt", weights_only=True
+    )
+    return callback
+
+
 def test_a_resumed_run_keeps_its_best_and_does_not_evaluate_the_restored_step_again(encoder, tmp_path):
     first = PeriodicEvaluation({"toy": Toy([0.1, 0.8])}, MONITOR, str(tmp_path), 2)
     trainer, *_ = _fit(encoder, tmp_path, 2, [first])
     trainer.save_checkpoint(tmp_path / "state.ckpt")
     assert torch.load(tmp_path / "state.ckpt", weights_only=True)["global_step"] == 2
     toy = Toy([0.3, 0.7])
-    second = PeriodicEvaluation({"toy": toy}, MONITOR, str(tmp_path), 2)
-    trainer = TrainerSpec("cpu", precision="32-true").build(6, [second], [], tmp_path)
-    tokens = encoder.encode(["a question", "its document"])
-    batches = [collate(encoder, [(tokens[0], tokens[1])], [1])] * 6
-    trainer.fit(
-        _module(), datamodule=Stream(encoder, batches, tmp_path), ckpt_path=tmp_path / "state.ckpt", weights_only=True
-    )
+    second = _go_on(encoder, tmp_path, toy)
     assert _steps(tmp_path) == [0, 2, 4, 6]
     assert toy.calls == 2
     assert (second.best_step, second.best_value) == (2, pytest.approx(0.8))
     assert torch.load(second.best_checkpoint, weights_only=True)["global_step"] == 2
+
+
+def test_a_best_that_a_later_step_replaced_before_the_kill_is_not_waited_for(encoder, tmp_path, caplog):
+    """Where numbers do not repeat, as on a GPU, what was better than step 2 may not come again; the run must not end
+    without weights.
+    """
+    trainer, *_ = _fit(encoder, tmp_path, 2, [PeriodicEvaluation({"toy": Toy([0.1, 0.8])}, MONITOR, str(tmp_path), 2)])
+    trainer.save_checkpoint(tmp_path / "state.ckpt")
+    (tmp_path / "checkpoints" / "best.ckpt").write_bytes(b"of a later step")
+    callback = _go_on(encoder, tmp_path, Toy([0.7, 0.3]))
+    assert (
+        "no longer holds the weights of step 2, the best so far: the best of the steps to come is kept" in caplog.text
+    )
+    assert (callback.best_step, callback.best_value) == (4, pytest.approx(0.7))
+    assert callback.load_best().keys() == _module().state_dict().keys()
 
 
 def test_a_failed_parquet_leaves_no_half_file_under_its_final_name(encoder, tmp_path, monkeypatch):

@@ -77,3 +77,15 @@ def test_a_run_that_goes_on_keeps_how_it_began(tmp_path):
     facts = json.loads((tmp_path / "provenance.json").read_text())
     assert {key: facts[key] for key in began} == began
     assert [again["after_step"] for again in facts["resumed"]] == [9, 9]
+
+
+def test_the_command_that_is_written_down_holds_no_secret(tmp_path, monkeypatch):
+    token = "hf_" + "a1B2" * 8
+    monkeypatch.setattr(sys, "argv", ["train.py", "seed=3", "hydra.job.env_set.WANDB_API_KEY=s3cret", token])
+    callback = Provenance(str(tmp_path))
+    callback.on_train_start(_trainer(), None)
+    text = callback.file.read_text()
+    assert json.loads(text)["command"] == [
+        "train.py", "seed=3", "hydra.job.env_set.WANDB_API_KEY=<hidden>", "<hidden>"
+    ]  # fmt: skip
+    assert "s3cret" not in text

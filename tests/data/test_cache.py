@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from crossrank.data.cache import ArrayWriter, cached, save_array
+from crossrank.data.cache import ArrayWriter, cached, replace_text, save_array
 from crossrank.errors import CacheError
 
 
@@ -181,3 +181,21 @@ def test_blocks_are_cast_to_the_files_type_and_may_be_strided(tmp_path):
 def test_an_array_of_another_size_than_promised_is_not_taken_for_whole(tmp_path, rows):
     with pytest.raises(AssertionError), ArrayWriter(tmp_path / "a.npy", (2, 2), np.int32) as writer:
         writer.append(np.zeros((rows, 2), np.int32))
+
+
+@pytest.mark.parametrize("dies_in", ["write_text", "replace"])
+def test_a_text_is_replaced_whole_or_not_at_all(dies_in, tmp_path, monkeypatch):
+    def die(self, *_, **__):
+        self.write_bytes(b"ha")
+        raise KeyboardInterrupt
+
+    file = tmp_path / "new" / "facts.json"
+    replace_text(file, "old")
+    assert [found.name for found in file.parent.iterdir()] == ["facts.json"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, dies_in, die)
+        with pytest.raises(KeyboardInterrupt):
+            replace_text(file, "new")
+    assert file.read_text() == "old"
+    replace_text(file, "new")
+    assert file.read_text() == "new"

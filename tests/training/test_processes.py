@@ -1,8 +1,10 @@
 """Two processes that share a step train as one does: trainer=ddp over gloo, at the same pairs a step."""
 
 import json
+import os
 import signal
 import socket
+import time
 
 import killed_run
 import pandas as pd
@@ -10,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from crossrank.training.checkpoints import newest_whole_state
+from crossrank.callbacks.checkpoints import AGREE_EVERY
+from crossrank.training.checkpoints import newest_whole_state, saved_states
 
 OPTIONS = [
     "data.max_steps=9", "callbacks.evaluation.every_n_steps=4", "callbacks.checkpoint.every_n_steps=3",
@@ -19,7 +22,7 @@ OPTIONS = [
 DDP = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.threads=1"]
 
 
-def train(folder, cache, *overrides, processes=1, resumed=False, kill=None):
+def start(folder, cache, *overrides, processes=1, resumed=False, kill=None):
     """As torchrun or SLURM start them: each process knows its rank, how many they are and where to meet."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -30,6 +33,11 @@ def train(folder, cache, *overrides, processes=1, resumed=False, kill=None):
         place = {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": str(processes),
                  "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)} if processes > 1 else {}  # fmt: skip
         started.append(killed_run.start(given, str(folder), resumed, kill, dropout=0.0, place=place))
+    return started
+
+
+def train(*args, **options):
+    started = start(*args, **options)
     for process in started:
         process.join(120)
     return [process.exitcode for process in started]
@@ -95,6 +103,25 @@ def test_two_killed_processes_go_on_bit_for_bit(two, tmp_path, cache_dir):
     assert train(tmp_path, cache_dir, processes=2, resumed=True) == [0, 0]
     assert all(torch.equal(value, weights(two)[name]) for name, value in weights(tmp_path).items())
     assert logged(tmp_path, "train/loss") == logged(two, "train/loss")
+
+
+@pytest.mark.parametrize("told", [0, 1])
+def test_whichever_process_is_told_to_stop_both_do_at_the_same_step(told, tmp_path, cache_dir):
+    """The state is whole, so that it must hold what both did; the first process has the exit code."""
+    started = start(tmp_path, cache_dir, "data.max_steps=2000", "callbacks.evaluation.every_n_steps=2000",
+                    "callbacks.checkpoint.every_n_steps=2000", processes=2)  # fmt: skip
+    record = tmp_path / "metrics.jsonl"
+    while not (record.is_file() and record.read_text().count("\n") > 3) and all(p.is_alive() for p in started):
+        time.sleep(0.02)
+    os.kill(started[told].pid, signal.SIGTERM)
+    for process in started:
+        process.join(120)
+    assert [process.exitcode for process in started] == [128 + signal.SIGTERM, 0]
+    (state,) = saved_states(tmp_path / "checkpoints")
+    assert newest_whole_state(tmp_path / "checkpoints") == state
+    assert 0 < state.step < 2000
+    assert state.step % AGREE_EVERY == 0
+    assert max(logged(tmp_path, "train/loss")) == state.step
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])

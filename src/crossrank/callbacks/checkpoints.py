@@ -11,10 +11,11 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
 from crossrank.training.checkpoints import remove_leftovers, saved_states, state_name
+from crossrank.training.processes import SIGNALS
 
 log = logging.getLogger(__name__)
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # the last one is SLURM's, with sbatch --signal=B:USR1@120
+AGREE_EVERY = 10  # optimizer steps; on a GPU the host waits for the device whenever processes agree
 
 
 class Checkpoints(Checkpoint):
@@ -24,7 +25,8 @@ class Checkpoints(Checkpoint):
     this callback last, so a state holds the evaluation made at its step; the best weights are kept by the evaluation.
 
     SIGTERM, SIGUSR1 and Ctrl-C let the step end, save and leave the program with the exit code 128 + signal, as a shell
-    would say it; a second one stops at once.
+    would say it; a second one stops at once. Several processes stop together, whichever of them was told: at a multiple
+    of 10 steps, where they ask each other, or where a state is saved anyway. Of them the first has that exit code.
     """
 
     def __init__(
@@ -67,8 +69,9 @@ class Checkpoints(Checkpoint):
         step = trainer.global_step
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        asked = trainer.strategy.reduce_boolean_decision(self._asked is not None, all=False)
         due = step % self.every_n_steps == 0 or step == trainer.max_steps
+        agree = due or trainer.world_size == 1 or step % AGREE_EVERY == 0
+        asked = agree and trainer.strategy.reduce_boolean_decision(self._asked is not None, all=False)
         if (due or asked) and step != self._last_step:
             self._save(trainer, step)
         if asked and step < trainer.max_steps:
@@ -77,7 +80,8 @@ class Checkpoints(Checkpoint):
                 "%s: the state after step %d is saved; go on with: python -m src.train resume=%s",
                 signal.Signals(number).name, step, self.run_dir,
             )  # fmt: skip
-            raise SystemExit(128 + number)
+            # Lightning kills the first process, which may still be closing its loggers, where another one fails
+            raise SystemExit(128 + number if trainer.is_global_zero else 0)
 
     def _save(self, trainer: pl.Trainer, step: int) -> None:
         trainer.save_checkpoint(self.folder / state_name(step))

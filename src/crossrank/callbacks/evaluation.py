@@ -77,7 +77,7 @@ class PeriodicEvaluation(pl.Callback):
             TrainingError: the file is gone, or is not what was written.
         """
         weights = None
-        if self.best_checkpoint.is_file() and file_fingerprint(self.best_checkpoint) == self.best_content:
+        if self._best_is_there():
             with suppress(ValueError):
                 weights = read_checkpoint(self.best_checkpoint).get("state_dict")
         if not isinstance(weights, dict):
@@ -88,9 +88,19 @@ class PeriodicEvaluation(pl.Callback):
         return weights
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Evaluate the untrained model, unless the run goes on from a later step."""
+        """Evaluate the untrained model, unless the run goes on from a later step.
+
+        A better step may have been kept between the state to go on from and the end. Where numbers repeat, as on a
+        CPU, it is found again; where they do not, the best of the steps to come must do.
+        """
         if trainer.global_step == 0:
             self._evaluate(trainer, pl_module)
+        elif self.best_step > 0 and not self._best_is_there():
+            log.warning(
+                "%s no longer holds the weights of step %d, the best so far: the best of the steps to come is kept",
+                self.best_checkpoint, self.best_step,
+            )  # fmt: skip
+            self.best_step, self.best_value, self.best_content = -1, float("-inf"), ""
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
@@ -100,6 +110,9 @@ class PeriodicEvaluation(pl.Callback):
         due = step % self.every_n_steps == 0 or step == trainer.max_steps
         if due and step != self._last_step:
             self._evaluate(trainer, pl_module)
+
+    def _best_is_there(self) -> bool:
+        return self.best_checkpoint.is_file() and file_fingerprint(self.best_checkpoint) == self.best_content
 
     def _evaluate(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, RerankerModule)

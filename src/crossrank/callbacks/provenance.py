@@ -13,9 +13,10 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from crossrank.callbacks.redaction import redact_command
+from crossrank.data.cache import replace_text
 from crossrank.data.fingerprint import file_fingerprint, fingerprint
 from crossrank.errors import ResumeError
+from crossrank.redaction import redact_command
 
 PACKAGES = ("crossrank", "torch", "lightning", "transformers", "sentence-transformers", "datasets", "numpy", "bm25s")
 
@@ -60,8 +61,7 @@ class Provenance(pl.Callback):
 
     def _write(self, trainer: pl.Trainer) -> None:
         if trainer.is_global_zero:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            self.file.write_text(json.dumps(self._facts, indent=2) + "\n", encoding="utf-8")
+            replace_text(self.file, json.dumps(self._facts, indent=2) + "\n")
 
 
 def changed_since(run_dir: Path) -> list[str]:

@@ -112,6 +112,15 @@ def save_array(path: Path, array: npt.NDArray[Any]) -> None:
         file.append(array)
 
 
+def replace_text(file: Path, text: str) -> None:
+    """Write a file, with its folder, whole or not at all: a kill leaves what was there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    sync(temporary)
+    temporary.replace(file)
+
+
 @contextmanager
 def _temporary(folder: Path, resumable: bool) -> Iterator[Path]:
     if resumable:

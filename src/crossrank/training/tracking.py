@@ -19,6 +19,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.nn import Module
 
+from crossrank.data.cache import replace_text
+from crossrank.redaction import redact
+
 log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
@@ -140,7 +143,7 @@ class Guarded(Logger):
         self._logger = None
         log.warning(
             "logger %s failed and is left out from now on (%s: %s); the training goes on, its metrics are kept in "
-            "metrics.jsonl", self.title, type(error).__name__, " ".join(str(error).split()),
+            "metrics.jsonl", self.title, type(error).__name__, _told(error),
         )  # fmt: skip
 
 
@@ -153,9 +156,7 @@ def forget_after(run_dir: Path, step: int) -> None:
     if file.is_file():
         lines = file.read_text(encoding="utf-8").split("\n")[:-1]
         kept = [line for line in lines if _step_of(line) <= step]
-        temporary = file.with_name(f".{file.name}.tmp")
-        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        temporary.replace(file)
+        replace_text(file, "".join(f"{line}\n" for line in kept))
     for table in (run_dir / "evaluations").rglob("*step=*.parquet"):
         number = table.name.lstrip(".")[5:].partition("-")[0]
         if table.name.startswith(".") or (number.isdecimal() and int(number) > step):
@@ -187,7 +188,7 @@ def wandb_logger(run_dir: str, name: str, project: str = "crossrank", group: str
         project=project, name=name, group=group, dir=run_dir, mode=mode, settings=settings, id=known,  # type: ignore[arg-type]
         resume="allow" if known else None,
     )  # fmt: skip
-    kept.write_text(f"{run.id}\n", encoding="utf-8")
+    replace_text(kept, f"{run.id}\n")
     return WandbLogger(experiment=run)
 
 
@@ -198,7 +199,12 @@ def finish_wandb(failed: bool) -> None:
     try:
         wandb.finish(exit_code=int(failed))
     except Exception as error:  # the training has ended, well or badly, whatever the network does now
-        log.warning("W&B: the run could not be closed (%s); upload it with: wandb sync", " ".join(str(error).split()))
+        log.warning("W&B: the run could not be closed (%s); upload it with: wandb sync", _told(error))
+
+
+def _told(error: Exception) -> str:
+    """Return an error in one line that can be logged: a server's may quote the address, and who asked it."""
+    return redact(" ".join(str(error).split()))
 
 
 def _can_reach_wandb() -> bool:

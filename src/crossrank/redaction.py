@@ -1,4 +1,4 @@
-"""Secrets in what is written down: recognised by the names of keys, in URLs, and by how the hub's tokens look."""
+"""Secrets in what is written down or said: known by the names of keys, in URLs, and by how the hub's tokens look."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -7,7 +7,7 @@ HIDDEN = "<hidden>"
 WORDS = r"(?:api_?key|key|token|secret|password|passwd|passphrase|credentials?)"  # not tokens_per_batch, tokenizer
 NAME = re.compile(rf"(?:.*[^a-z0-9])?{WORDS}[^a-z0-9]*", re.IGNORECASE | re.DOTALL)
 PAIR = re.compile(rf"((?<![a-z0-9]){WORDS}['\"]?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s,&}}\]][^,&}}\]\n]*)", re.IGNORECASE)
-USER = re.compile(r"(?<=://)[^/\s@]+(?=@)")  # of a URL
+USER = re.compile(r"(?<=://)[^/?#\s]+(?=@)")  # of a URL
 HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
 
 
@@ -18,7 +18,7 @@ def redact(text: str) -> str:
     """
     name, equals, _ = text.partition("=")
     if equals and NAME.fullmatch(name):
-        return f"{name}={HIDDEN}"
+        return f"{redact(name)}={HIDDEN}"
     hidden = PAIR.sub(rf"\g<1>{HIDDEN}", text)
     return HUB_TOKEN.sub(HIDDEN, USER.sub(HIDDEN, hidden))
 
