@@ -106,9 +106,11 @@ def test_what_a_choice_fetches_from_the_hub_is_pinned_to_a_commit(group, choice,
 
 
 def test_every_revision_in_conf_is_a_commit():
-    revisions = [
-        value for file in (ROOT / "conf").rglob("*.yaml") for value in _values(OmegaConf.load(file), "revision")
-    ]  # fmt: skip
+    """But where the path is the user's to give, as is its revision."""
+    files = [OmegaConf.load(file) for file in (ROOT / "conf").rglob("*.yaml")]
+    given = [file for file in files if OmegaConf.is_missing(file, "path")]
+    assert all(file.get("revision") is None for file in given)
+    revisions = [value for file in files if file not in given for value in _values(file, "revision")]
     assert len(revisions) >= 5
     assert all(re.fullmatch(r"[0-9a-f]{40}", str(revision)) for revision in revisions)
 
