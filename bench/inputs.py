@@ -14,9 +14,8 @@ import torch
 from transformers import AutoConfig, AutoTokenizer
 
 from bench.measure import matmul_flops
-from crossrank.data.fingerprint import fingerprint
 from crossrank.data.miners.bm25 import BM25Miner
-from crossrank.data.pairs import PairIndex, QAPairs, Splits, split_dev
+from crossrank.data.pairs import Ingredients, PairIndex, QAPairs, Splits, split_dev
 from crossrank.data.policy import Policy
 from crossrank.data.tokens import PairEncoder
 from crossrank.data.training_rows import TrainingRows, prepare_rows
@@ -49,8 +48,11 @@ class Pairs:
     def assets(self) -> list[Asset]:
         return []
 
+    def ingredients(self) -> Ingredients:
+        return Ingredients({"kind": f"bench {self.kind}", "count": self.count}, {})
+
     def fingerprint(self) -> str:
-        return fingerprint("bench", self.kind, self.count)
+        return self.ingredients().fingerprint
 
     def load(self) -> Splits:
         return split_dev(self.read(), 1, 12)

@@ -19,6 +19,7 @@ from bench.measure import peak_memory
 from crossrank.callbacks.step_rng import StepKeyedRNG
 from crossrank.callbacks.throughput import Throughput
 from crossrank.data.datamodule import Batching, PairDataModule
+from crossrank.data.lineage import Lineage, Step
 from crossrank.data.miners.bm25 import BM25Miner
 from crossrank.data.policy import Policy
 from crossrank.data.tokens import TokenStore, write_tokens
@@ -69,9 +70,8 @@ def made_up_rows(count: int, backbone: RandomInit, folder: Path) -> TrainingRows
         np.save(folder / f"{kind}.npy", random.integers(0, 10_000, count, dtype=np.int32))
     np.save(folder / "labels.npy", (random.random(count) < 1 / 6).astype(np.uint8))
     mapped = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("questions", "documents", "labels"))
-    return TrainingRows(
-        folder, *mapped, stores["questions"], stores["documents"], {"rows": str(count), "tokens": "made up"}
-    )
+    made = Lineage({"rows": Step(str(count), {}), "tokens": Step("made up", {})})
+    return TrainingRows(folder, *mapped, stores["questions"], stores["documents"], made)
 
 
 def step_times(rows: TrainingRows, backbone: RandomInit, steps: int, folder: Path) -> tuple[np.ndarray, float]:

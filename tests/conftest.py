@@ -1,3 +1,4 @@
+import json
 import logging
 import os
 import subprocess
@@ -66,6 +67,38 @@ def popen_program(*arguments: str, cwd: Path = ROOT) -> subprocess.Popen[bytes]:
 
 def program_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+
+
+MANY = """
+import json, runpy, sys
+program, *calls = json.loads(sys.argv[1])
+sys.stdout = sys.stderr
+for words in calls:
+    sys.argv = [program, *words]
+    try:
+        runpy.run_module(program, run_name="__main__")
+        code = 0
+    except SystemExit as left:
+        code = left.code
+    print(f"left with {code}", file=sys.stderr)
+"""
+
+
+def run_many(program: str, *calls: tuple[str, ...]) -> list[tuple[int, str]]:
+    """Run a program several times in one process, which loads torch once; return exit code and output of each."""
+    done = subprocess.run(
+        [sys.executable, "-c", MANY, json.dumps([program, *calls])],
+        cwd=ROOT, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    ends, said = [], []
+    for line in done.stderr.splitlines():
+        if line.startswith("left with "):
+            ends.append((int(line.split()[-1]), "\n".join(said)))
+            said = []
+        else:
+            said.append(line)
+    return ends
 
 
 @pytest.fixture(scope="session")

@@ -46,6 +46,7 @@ LAYERS = {  # package: what of crossrank it may import besides itself
         "callbacks",
         "training",
     },
+    "verify": {"errors", "resume", "data", "callbacks", "training", "config"},
     "gate": {"errors"},
     "schema": {"evaluation", "analysis", "gate"},
     "config": {"errors", "redaction", "data", "evaluation", "callbacks", "run", "gate", "schema"},

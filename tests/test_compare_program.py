@@ -2,40 +2,10 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
-from conftest import ROOT, run_program
-
-MANY = """
-import json, runpy, sys
-for words in json.loads(sys.argv[1]):
-    sys.argv = ["src.compare", *words]
-    try:
-        runpy.run_module("src.compare", run_name="__main__")
-        code = 0
-    except SystemExit as left:
-        code = left.code
-    print(f"left with {code}", file=sys.stderr)
-"""
-
-
-def run_many(*calls):
-    """Run the program several times in one process, which loads torch once; return exit code and error of each."""
-    done = subprocess.run(
-        [sys.executable, "-c", MANY, json.dumps(calls)], cwd=ROOT, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
-    errors, error = [], []
-    for line in done.stderr.splitlines():
-        if line.startswith("left with "):
-            errors.append((int(line.split()[-1]), "\n".join(error)))
-            error = []
-        else:
-            error.append(line)
-    return errors
+from conftest import run_many, run_program
 
 
 def test_a_run_against_itself_and_its_first_stage(smoke_run, tmp_path):
@@ -81,7 +51,7 @@ def test_bad_input_is_one_sentence(smoke_run, tmp_path):
         (run, str(less)): "give common_only=true",
         (run, "systems=[b]"): "give them once",
     }
-    for (words, message), (code, error) in zip(cases.items(), run_many(*cases), strict=True):
+    for (words, message), (code, error) in zip(cases.items(), run_many("src.compare", *cases), strict=True):
         assert message in error, words
         assert "Traceback" not in error, words
         assert code == (1 if "metrcs=[map]" in words else 2), words  # Hydra's own refusal of a key

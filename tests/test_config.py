@@ -9,7 +9,7 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 
 from crossrank.callbacks.evaluation import PeriodicEvaluation
-from crossrank.config import build_training_run
+from crossrank.config import build_parts, build_training_run
 from crossrank.errors import ConfigError
 from crossrank.gate import validate
 from crossrank.run import TrainingRun
@@ -249,3 +249,19 @@ def test_what_hydra_adds_is_not_mistaken_for_a_typo():
     run = build_training_run(smoke("+evaluators.held_out.miner.k1=1.2", "sweep=lr"))
     assert run.evaluation.evaluators["held_out"].miner.k1 == 1.2
     assert "hydra" not in smoke()
+
+
+def test_some_parts_are_built_without_what_only_training_needs(monkeypatch):
+    """A run that was made on a GPU is described on a machine that has none; the whole config is still checked."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    names = ("source", "miner", "policy", "data", "model")
+    parts = build_parts(smoke("trainer=gpu"), names)
+    assert tuple(parts) == names
+    assert parts["policy"].negatives == 5
+    with pytest.raises(ConfigError) as caught:
+        build_parts(smoke("trainer=gpu", "+optimizer.lrr=1", "policy.negatives=0"), names)
+    assert len(caught.value.problems) == 2
+    cfg = smoke()
+    cfg.miner = cfg.policy
+    with pytest.raises(ConfigError, match="miner: a Policy is no Miner"):
+        build_parts(cfg, names)

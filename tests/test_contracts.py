@@ -1,6 +1,7 @@
 """What every loss, schedule, source, miner, evaluator and backbone in conf/ promises; a new one is covered unasked."""
 
 import inspect
+import json
 import typing
 
 import pytest
@@ -123,6 +124,18 @@ def check_protocol(component, protocol):
 @pytest.mark.parametrize(("group", "choice"), [pair for pair in COMPONENT_CHOICES if pair[0] in PROTOCOLS])
 def test_component_keeps_its_protocol(group, choice):
     check_protocol(built(group, choice), PROTOCOLS[group])
+
+
+@pytest.mark.parametrize("choice", choices("source"))
+def test_a_sources_id_is_that_of_plain_ingredients_each_in_one_place(choice, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "given").write_text("what test_configs names where a file is wanted")
+    source = built("source", choice)
+    ingredients = source.ingredients()
+    assert ingredients.content
+    assert not ingredients.content.keys() & ingredients.split.keys()
+    assert json.loads(json.dumps(ingredients)) == json.loads(json.dumps(source.ingredients()))
+    assert source.fingerprint() == ingredients.fingerprint
 
 
 @pytest.mark.parametrize("choice", choices("evaluators"))

@@ -9,10 +9,10 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from crossrank.analysis.command_line import with_systems
+from crossrank.analysis.command_line import with_run, with_systems
 from crossrank.config import build_audit, build_evaluation, build_training_run
 from crossrank.gate import validate
-from crossrank.schema import CompareConfig, EvaluateConfig, RerankConfig, RunConfig
+from crossrank.schema import CompareConfig, EvaluateConfig, RerankConfig, RunConfig, VerifyConfig
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
@@ -41,8 +41,8 @@ def test_each_program_call_composes_and_passes_the_gate(command, tmp_path):
     program = shlex.split(command)[2].removeprefix("src.")
     assert (ROOT / "src" / f"{program}.py").is_file()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        overrides = _overrides(command)
-        cfg = compose(program, with_systems(overrides) if program == "compare" else overrides)
+        worded = {"compare": with_systems, "verify": with_run}.get(program, list)
+        cfg = compose(program, worded(_overrides(command)))
     OmegaConf.set_struct(cfg, False)
     if "run_dir" in cfg:
         cfg.run_dir = str(tmp_path)
@@ -56,7 +56,7 @@ def test_each_program_call_composes_and_passes_the_gate(command, tmp_path):
     elif program == "evaluate":
         build_evaluation(cfg, EvaluateConfig)
     else:
-        validate(cfg, {"compare": CompareConfig, "rerank": RerankConfig}[program])
+        validate(cfg, {"compare": CompareConfig, "rerank": RerankConfig, "verify": VerifyConfig}[program])
 
 
 @pytest.mark.parametrize("command", sorted({c for c in COMMANDS if c.startswith("make ")}))

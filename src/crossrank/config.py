@@ -5,7 +5,7 @@ Rules across components are one function each, in `RULES`; the keys at the root 
 
 import difflib
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,6 +59,20 @@ def build_training_run(cfg: DictConfig, resumed: bool = False, schema: type[RunC
     )
 
 
+def build_parts(cfg: DictConfig, names: Sequence[str]) -> dict[str, Any]:
+    """Check a run's config and build some of its components, such as those that make its data.
+
+    Raises:
+        ConfigError: as `build_training_run`, of the whole config's shape and of the components that are built.
+    """
+    raw, tree, problems = examine(cfg, RunConfig)
+    parts = {name: build(name, tree[name], raw, problems) for name in names if tree.get(name) is not None}
+    problems += _wrong_kinds(parts)
+    if problems:
+        raise ConfigError(problems)
+    return parts
+
+
 def build_audit(cfg: DictConfig) -> tuple[TrainingRun, AuditSettings]:
     """Check the config of an audit and build what it looks at.
 
@@ -96,14 +110,14 @@ def _wrong_kinds(parts: dict[str, Any]) -> Iterator[str]:
     """Name every part that can be built and is no such part as it stands for."""
     kinds = typing.get_type_hints(TrainingRun) | {"optimizer": None}
     for name in COMPONENTS:
-        yield from wrong_kind(name, parts[name], kinds[name])
+        yield from wrong_kind(name, parts.get(name), kinds[name])
     if parts.get("teacher") is not None:
         yield from wrong_kind("teacher", parts["teacher"], Teacher)
-    for key, callback in parts["callbacks"].items():
+    for key, callback in parts.get("callbacks", {}).items():
         yield from wrong_kind(f"callbacks.{key}", callback, pl.Callback)
         for name, evaluator in callback.evaluators.items() if isinstance(callback, PeriodicEvaluation) else ():
             yield from wrong_kind(f"callbacks.{key}.evaluators.{name}", evaluator, Evaluator)
-    for key, logger in parts["logger"].items():
+    for key, logger in parts.get("logger", {}).items():
         yield from wrong_kind(f"logger.{key}", logger, None)
 
 

@@ -53,7 +53,7 @@ def require(assets: Iterable[Asset]) -> None:
     problems, missing = [], []
     for asset in dict.fromkeys(assets):
         try:
-            if _local_folder(asset) is None and _cached_snapshot(asset) is None and not hub_reachable():
+            if local_folder(asset) is None and _cached_snapshot(asset) is None and not hub_reachable():
                 missing.append(str(asset))
         except AssetError as error:
             problems.append(str(error))
@@ -73,7 +73,7 @@ def resolve(asset: Asset) -> Path:
     Raises:
         AssetError: a local path does not exist, a checksum differs, or the hub cannot give it.
     """
-    found = _local_folder(asset) or _cached_snapshot(asset)
+    found = local_folder(asset) or _cached_snapshot(asset)
     if found is None:
         require([asset])
         try:
@@ -108,7 +108,12 @@ def hub_reachable() -> bool:
         return False
 
 
-def _local_folder(asset: Asset) -> Path | None:
+def local_folder(asset: Asset) -> Path | None:
+    """Return the asset's folder where its path is a local one or an installed package's; None of a hub id.
+
+    Raises:
+        AssetError: the path can be nothing else, and is not there.
+    """
     if asset.path.startswith(PYPI):
         return _package_folder(asset.path.removeprefix(PYPI))
     folder = Path(asset.path).expanduser()

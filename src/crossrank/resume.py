@@ -43,7 +43,7 @@ def newest_unfinished(runs: Path, cfg: DictConfig) -> Path | None:
     same = []
     for folder in (file.parent for file in runs.glob(f"*/{CONFIG}") if not (file.parent / RESULT).exists()):
         try:
-            if not list(_differences(_what(_load(folder)), composed)):
+            if not list(_differences(_what(read_config(folder)), composed)):
                 same.append(folder)
         except ResumeError as error:  # one that is damaged is not the one that is sought
             log.warning("%s", error)
@@ -72,7 +72,7 @@ def continued(cfg: DictConfig, overrides: Sequence[str], run_dir: Path) -> tuple
         )
     if (run_dir / RESULT).is_file():
         raise ResumeError(f"{run_dir} has finished, its export and report are there; start a new run without resume=")
-    saved = _load(run_dir)
+    saved = read_config(run_dir)
     others = [
         o for o in overrides if not o.lstrip("+~").startswith(("resume=", "resume_anyway=", "hydra.", "cache_dir="))
     ]
@@ -100,7 +100,12 @@ def refuse_or_warn(run_dir: Path, kind: str, differences: Sequence[str], anyway:
     log.warning("%s goes on although its %s is not what it was: %s", run_dir, kind, told)
 
 
-def _load(run_dir: Path) -> DictConfig:
+def read_config(run_dir: Path) -> DictConfig:
+    """Return the config that a run was started with, as it stands in its folder.
+
+    Raises:
+        ResumeError: it cannot be read, is no run's, or holds something that would have to be resolved.
+    """
     try:
         cfg = OmegaConf.load(run_dir / CONFIG)
     except Exception as error:  # yaml and OmegaConf raise many kinds

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 from filelock import FileLock, Timeout
 from lightning.pytorch.loggers import Logger
+from omegaconf import OmegaConf
 
 from crossrank.analysis.report import CalibrationMethod, calibrated, run_report
 from crossrank.analysis.runs import RunFolder
@@ -20,10 +22,13 @@ from crossrank.callbacks.provenance import changed_since
 from crossrank.callbacks.step_rng import StepKeyedRNG
 from crossrank.data.cache import replace_text
 from crossrank.data.datamodule import Batching, PairDataModule
+from crossrank.data.lineage import Lineage
+from crossrank.data.lineage_record import RECORD, LineageRecord, differences
 from crossrank.data.mining import Miner
 from crossrank.data.pairs import Source
 from crossrank.data.policy import Policy
 from crossrank.data.teacher import Teacher
+from crossrank.data.training_rows import TrainingRows
 from crossrank.errors import ConfigError, ResumeError
 from crossrank.evaluation.calibration import Calibration
 from crossrank.faults import told
@@ -136,9 +141,9 @@ def _execute(run: TrainingRun) -> Result:
     best_step = _load_best(run, module, data.max_steps)
     folder = export(module.model, data.encoder, run.run_dir / "export")
     rows = summary(RunFolder(run.run_dir), best_step) if run.evaluation else []
-    documents = run.cache_dir / "sources" / run.source.fingerprint() / "train.parquet"
+    documents = data.rows.lineage.folders(run.cache_dir)["texts"] / "train.parquet"
     result = Result(run.run_dir, folder, best_step, rows, documents, time.monotonic() - started)
-    _write_result(run, result, len(data.rows))
+    _write_result(run, result, data.rows)
     return result
 
 
@@ -151,9 +156,21 @@ def _train(run: TrainingRun) -> tuple[RerankerModule, PairDataModule]:
     for evaluator in run.evaluation.evaluators.values() if run.evaluation else ():
         evaluator.prepare()
     data.prepare_data()
+    _record_lineage(run, data.rows.lineage)
     module = RerankerModule(run.model.build(run.seed), run.loss, run.optimizer, run.schedule, run.trainer.step_mode)
+    module.lineage = data.rows.lineage.ids
     _fit(run, module, data)
     return module, data
+
+
+def _record_lineage(run: TrainingRun, made: Lineage) -> None:
+    """Write down what the data is made of, unless a run that goes on was made of something else."""
+    if run.resumed and (run.run_dir / RECORD).is_file():
+        changed = differences(LineageRecord.read(run.run_dir).lineage, made)
+        said = [f"{step}: {', '.join(words)}" for step, words in changed.items()]
+        refuse_or_warn(run.run_dir, "data", said, run.resume_anyway)
+    if rank() == 0:
+        LineageRecord.of(made, run.cache_dir).write(run.run_dir)
 
 
 def _fit(run: TrainingRun, module: RerankerModule, data: PairDataModule) -> None:
@@ -162,6 +179,9 @@ def _fit(run: TrainingRun, module: RerankerModule, data: PairDataModule) -> None
     try:
         others = [Guarded(name, build) for name, build in run.loggers.items() if rank() == 0]
         loggers = [JsonlLogger(run.run_dir), *others]
+        settings: Any = OmegaConf.to_container(OmegaConf.create(run.config))
+        for logger in others:
+            logger.log_hyperparams(settings | {"lineage": module.lineage})
         trainer = run.trainer.build(data.max_steps, callbacks, loggers, run.run_dir)
         plan = data.plan
         log.info(
@@ -196,7 +216,7 @@ def _load_best(run: TrainingRun, module: RerankerModule, last_step: int) -> int:
     return run.evaluation.best_step
 
 
-def _write_result(run: TrainingRun, result: Result, pairs: int) -> None:
+def _write_result(run: TrainingRun, result: Result, rows: TrainingRows) -> None:
     facts = {"name": run.name, "best_step": result.best_step, "export": "export", "seconds": round(result.seconds, 1)}
     table, report = "Nothing was evaluated.", f"# {run.name}\n\nNothing was evaluated.\n"
     if run.evaluation:
@@ -206,9 +226,17 @@ def _write_result(run: TrainingRun, result: Result, pairs: int) -> None:
         calibration = _calibrate(run, folder, result, monitor.split("/")[1])
         table = as_markdown(result.rows)
         report = run_report(folder, run.name, result.best_step, result.rows, monitor, calibration)
-    write_card(result.export, run.name, result.best_step, pairs, run.model.assets()[0], table)
+    LineageRecord(rows.lineage.published().steps, {}).write(result.export)
+    best = [run.evaluation.best_checkpoint] if run.evaluation else []
+    LineageRecord.read(run.run_dir).with_files(run.run_dir, [*best, *_files(result.export)]).write(run.run_dir)
+    write_card(result.export, run.name, result.best_step, len(rows), run.model.assets()[0], table, rows.lineage)
     (run.run_dir / "report.md").write_text(report, encoding="utf-8")
     replace_text(run.run_dir / "result.json", json.dumps(facts, indent=2) + "\n")  # last: now it has finished
+
+
+def _files(exported: Path) -> list[Path]:
+    """Return the files of an exported model but its card, which a person may edit."""
+    return [file for file in sorted(exported.iterdir()) if file.name != "README.md"]
 
 
 def _calibrate(run: TrainingRun, folder: RunFolder, result: Result, evaluator: str) -> Calibration:

@@ -110,3 +110,11 @@ class EvaluateConfig(BaseModel):
     source: Component
     miner: Component
     evaluators: dict[str, Component] = Field(min_length=1)
+
+
+class VerifyConfig(BaseModel):
+    """The keys of conf/verify.yaml."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    run: str
+    cache_dir: str | None

@@ -4,7 +4,7 @@ import pytest
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
 
-from crossrank.analysis.command_line import with_systems
+from crossrank.analysis.command_line import with_run, with_systems
 
 
 def systems_of(words):
@@ -40,3 +40,16 @@ def test_a_path_with_an_equals_sign_is_a_system_if_it_is_there(tmp_path):
 def test_systems_given_both_ways_are_refused():
     with pytest.raises(ValueError, match="give them once"):
         with_systems(["a", "systems=[b]"])
+
+
+@pytest.mark.parametrize("word", ["runs/a", "with blanks", "${a}", "a,b", "ü"])
+def test_a_run_reaches_the_program_as_it_was_typed(word):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        assert compose("verify", with_run([word, "cache_dir=x"])).run == word
+
+
+def test_one_run_at_a_time():
+    assert with_run(["run=a", "--cfg", "job"]) == ["run=a", "--cfg", "job"]
+    for words in (["a", "b"], ["a", "run=b"]):
+        with pytest.raises(ValueError, match="one run at a time, got 2"):
+            with_run(words)

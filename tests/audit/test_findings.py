@@ -5,7 +5,7 @@ from conftest import run_program
 from crossrank.audit import findings
 from crossrank.audit.findings import Audit, audit
 from crossrank.data.miners.bm25 import BM25Miner
-from crossrank.data.pairs import QAPairs, Splits
+from crossrank.data.pairs import Ingredients, QAPairs, Splits
 from crossrank.data.policy import Policy
 from crossrank.data.prepared_pool import TrainingTexts, prepare_pool
 from crossrank.data.sources.pydocs import PyDocs
@@ -71,8 +71,11 @@ def test_documents_beyond_a_number_are_sampled_for_clusters(tmp_path, monkeypatc
     pairs = QAPairs([f"question {i}" for i in range(60)], answers)
 
     class Given:
+        def ingredients(self):
+            return Ingredients({"kind": "given"}, {})
+
         def fingerprint(self):
-            return "given"
+            return self.ingredients().fingerprint
 
         def load(self):
             return Splits(pairs, QAPairs(["q"], ["a"]))

@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import os
 import subprocess
 import threading
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from crossrank.data.cache import ArrayWriter, cached, replace_text, save_array
+from crossrank.data.cache import ArrayWriter, cached, contents, contents_when_built, replace_text, save_array
 from crossrank.errors import CacheError
 
 
@@ -37,6 +38,22 @@ def test_a_folder_is_built_once_and_then_only_found(tmp_path):
     assert left_in(folder.parent) == ["cache"]
 
 
+def test_a_folder_knows_what_it_held_when_it_was_built(tmp_path):
+    folder = cached(tmp_path / "cache", write_marker)
+    built = {"sub/made": hashlib.sha256(b"whole").hexdigest()[:16]}
+    assert contents_when_built(folder) == contents(folder) == built
+    (folder / "sub" / "made").write_text("hole")
+    (folder / "new").touch()
+    assert contents_when_built(folder) == built
+    assert contents(folder).keys() == {"sub/made", "new"}
+    assert contents(folder)["sub/made"] != built["sub/made"]
+    for damaged in ("{", "[1]", "3"):
+        (folder / "content.json").write_text(damaged)
+        assert contents_when_built(folder) == {}
+    (folder / "content.json").unlink()
+    assert contents_when_built(folder) == {}
+
+
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), RuntimeError("broken"), OSError(errno.EIO, "I/O error")])
 def test_a_build_that_fails_leaves_nothing_and_its_error_comes_through(tmp_path, failure):
     def build(folder: Path) -> None:
@@ -57,7 +74,7 @@ def test_what_a_killed_process_left_behind_is_not_taken_for_the_cache(tmp_path):
     stale.mkdir()
     (stale / "half").write_text("hal")
     cached(tmp_path / "cache", write_marker)
-    assert left_in(tmp_path / "cache") == ["sub"]
+    assert left_in(tmp_path / "cache") == ["content.json", "sub"]
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])

@@ -8,7 +8,7 @@ import torch
 from crossrank.data.datamodule import Batching, PairDataModule
 from crossrank.data.miners.bm25 import BM25Miner
 from crossrank.data.order import epoch_order
-from crossrank.data.pairs import PairIndex, QAPairs, Splits
+from crossrank.data.pairs import Ingredients, PairIndex, QAPairs, Splits
 from crossrank.data.policy import Policy
 from crossrank.data.tokens import PairEncoder
 from crossrank.errors import DataError
@@ -28,8 +28,11 @@ class Pairs:
     def assets(self):
         return ()
 
+    def ingredients(self):
+        return Ingredients({"pairs": len(self.pairs)}, {})
+
     def fingerprint(self):
-        return f"pairs-{len(self.pairs)}"
+        return self.ingredients().fingerprint
 
     def load(self):
         self.loads += 1

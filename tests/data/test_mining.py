@@ -6,7 +6,7 @@ import pytest
 from table_miner import TableMiner, some_pairs
 
 from crossrank.data import cache
-from crossrank.data.cache import cached
+from crossrank.data.cache import cached, contents
 from crossrank.data.miners.bm25 import BM25Miner
 from crossrank.data.miners.embedding import EmbeddingMiner
 from crossrank.data.mining import Pool, mine
@@ -60,7 +60,7 @@ def test_an_interrupted_mine_leaves_no_pool_and_the_next_one_goes_on_where_it_st
     assert again.starts == [2 * killed_after]
     for file in (tmp_path / "whole").glob("*.npy"):
         assert file.read_bytes() == (pool / file.name).read_bytes(), file.name
-    assert sorted(file.name for file in pool.iterdir()) == sorted(file.name for file in (tmp_path / "whole").iterdir())
+    assert contents(pool) == contents(tmp_path / "whole")
 
 
 def test_what_was_written_after_the_last_save_is_written_anew(tmp_path, monkeypatch):

@@ -41,7 +41,8 @@ def test_a_policy_without_twins_and_teacher_reads_the_pool_as_it_was_mined(texts
     made = prepare_pool(texts, CountingMiner(), Policy(2, rank_max=8, drop_twins=False))
     assert made.pool.twins is None
     assert made.pool.teacher is None
-    assert made.fingerprint == made.folder.name
+    assert made.lineage.ids["pool"] == made.folder.name
+    assert not made.lineage.ids.keys() & {"twins", "teacher", "answers"}
 
 
 def test_twins_are_found_once_and_are_no_negatives(texts):
@@ -56,7 +57,7 @@ def test_twins_are_found_once_and_are_no_negatives(texts):
     assert (taken[3:5] != NO_CANDIDATE).sum() == 11 + 11 - 1  # 0 equals 3; 4 does not stand in 1
     searches = miner.searches
     again = prepare_pool(TrainingTexts(texts.source, texts.cache_dir), miner, policy)
-    assert (again.fingerprint, miner.searches) == (made.fingerprint, searches)
+    assert (again.lineage.ids, miner.searches) == (made.lineage.ids, searches)
 
 
 def test_everything_upstream_of_a_change_is_used_again(texts, monkeypatch):
@@ -81,13 +82,14 @@ def test_everything_upstream_of_a_change_is_used_again(texts, monkeypatch):
         built.clear()
         fresh = TrainingTexts(CountingSource(pairs=texts.source.pairs), texts.cache_dir)
         made = prepare_pool(fresh, miner, policy, 10, judge)
-        ids[change] = (made.fingerprint, sorted(built), miner.searches)
+        read = tuple(made.lineage.ids.get(step) for step in ("pool", "twins", "answers"))
+        ids[change] = (read, sorted(built), miner.searches)
     assert [built for _, built, _ in ids.values()] == [
         ["write_signatures", "write_twins"], [], ["ask"], [], ["ask"], ["ask"], [],
     ]  # fmt: skip
     assert {searches for *_, searches in ids.values()} == {1}
     assert ids["base"][0] == ids["how many"][0] != ids["teacher"][0] == ids["verdict"][0]
-    assert len({fingerprint for fingerprint, *_ in ids.values()}) == 5
+    assert len({read for read, *_ in ids.values()}) == 5
 
 
 def test_a_pool_that_is_less_deep_than_the_policy_looks_is_refused(texts):

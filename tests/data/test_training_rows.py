@@ -9,11 +9,12 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import mine_hard_negatives
 
 from crossrank.data import training_rows
+from crossrank.data.lineage import Lineage
 from crossrank.data.miners.bm25 import BM25Miner
 from crossrank.data.miners.embedding import EmbeddingMiner
 from crossrank.data.mining import Candidates, Pool, mine
 from crossrank.data.order import epoch_order
-from crossrank.data.pairs import PairIndex, QAPairs, Splits
+from crossrank.data.pairs import Ingredients, PairIndex, QAPairs, Splits
 from crossrank.data.policy import Policy
 from crossrank.data.tokens import PairEncoder
 from crossrank.data.training_rows import TrainingRows, prepare_rows, write_rows
@@ -38,8 +39,11 @@ class CountingSource:
     def assets(self):
         return ()
 
+    def ingredients(self):
+        return Ingredients({"name": self.name}, {})
+
     def fingerprint(self):
-        return self.name
+        return self.ingredients().fingerprint
 
     def load(self):
         self.loads += 1
@@ -133,7 +137,7 @@ def test_the_rank_of_a_row_is_0_for_a_positive_and_counts_its_questions_negative
     """Four questions: two answers and two negatives, one and three, an answer alone, one and 300."""
     labels = np.concatenate([[1, 1, 0, 0], [1, 0, 0, 0], [1], [1], np.zeros(300)]).astype(np.uint8)
     questions = np.repeat(np.int32([0, 1, 4, 7]), [4, 4, 1, 301])
-    rows = TrainingRows(tmp_path, questions, questions, labels, None, None, {})
+    rows = TrainingRows(tmp_path, questions, questions, labels, None, None, Lineage({}))
     wanted = [0, 0, 1, 2, 0, 1, 2, 3, 0, 0, *np.minimum(np.arange(1, 301), 255)]
     assert rows.ranks.tolist() == wanted
     assert rows.ranks.dtype == np.uint8
@@ -221,14 +225,15 @@ def test_another_miner_mines_but_does_not_tokenise_again(tmp_path, encoder, toke
     first = prepare_rows(source, CountingMiner(), Policy(3), encoder, tmp_path)
     second = prepare_rows(source, other, Policy(3), encoder, tmp_path)
     assert (source.loads, other.searches, len(tokenised)) == (1, 1, 2)
-    assert {name for name, made in first.fingerprints.items() if made != second.fingerprints[name]} == {"pool", "rows"}
+    changed = {name for name, made in first.fingerprints.items() if made != second.fingerprints[name]}
+    assert changed == {"miner", "pool", "twins", "rows"}
 
 
 def test_other_texts_start_from_the_beginning(tmp_path, encoder, tokenised):
     first, other, miner = CountingSource(), CountingSource("two", some_pairs(seed=1)), CountingMiner()
     made = [prepare_rows(source, miner, Policy(3), encoder, tmp_path).fingerprints for source in (first, other)]
     assert (other.loads, miner.searches, len(tokenised)) == (1, 2, 4)
-    assert not set(made[0].values()) & set(made[1].values())
+    assert {name for name in made[0] if made[0][name] == made[1][name]} == {"miner", "policy", "tokenizer"}
 
 
 def test_a_pool_shallower_than_the_policy_looks_is_refused(tmp_path, encoder):

@@ -1,4 +1,4 @@
-"""Systems as plain words on the command line of a comparison."""
+"""Systems and runs as plain words on the command line."""
 
 import os
 import re
@@ -18,15 +18,33 @@ def with_systems(arguments: Sequence[str]) -> list[str]:
     Raises:
         ValueError: systems are given both ways.
     """
+    words, rest = _words(arguments)
+    if words and any(word.lstrip("+").startswith("systems=") for word in rest):
+        raise ValueError(f"systems are given both as words ({', '.join(words)}) and as systems=[...]; give them once")
+    return [*rest, f"systems=[{','.join(map(_quoted, words))}]"] if words else rest
+
+
+def with_run(arguments: Sequence[str]) -> list[str]:
+    """Return a command line whose one word without "=" is Hydra's run=...; words are told apart as for systems.
+
+    Raises:
+        ValueError: more than one run is given.
+    """
+    words, rest = _words(arguments)
+    given = [*words, *(word for word in rest if word.lstrip("+").startswith("run="))]
+    if len(given) > 1:
+        raise ValueError(f"one run at a time, got {len(given)}: {', '.join(given)}")
+    return [*rest, f"run={_quoted(words[0])}"] if words else rest
+
+
+def _words(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     words: list[str] = []
     rest: list[str] = []
     for before, word in zip(["", *arguments], arguments, strict=False):
         option = word.startswith(("-", "~")) or before in TAKE_A_WORD
-        is_system = not option and ("=" not in word or os.path.exists(word.partition(",")[0]))  # noqa: PTH110
-        (words if is_system else rest).append(word)
-    if words and any(word.lstrip("+").startswith("systems=") for word in rest):
-        raise ValueError(f"systems are given both as words ({', '.join(words)}) and as systems=[...]; give them once")
-    return [*rest, f"systems=[{','.join(map(_quoted, words))}]"] if words else rest
+        is_path = not option and ("=" not in word or os.path.exists(word.partition(",")[0]))  # noqa: PTH110
+        (words if is_path else rest).append(word)
+    return words, rest
 
 
 def _quoted(word: str) -> str:

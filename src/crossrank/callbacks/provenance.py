@@ -18,7 +18,11 @@ from crossrank.data.fingerprint import file_fingerprint, fingerprint
 from crossrank.errors import ResumeError
 from crossrank.redaction import redact_command
 
-PACKAGES = ("crossrank", "torch", "lightning", "transformers", "sentence-transformers", "datasets", "numpy", "bm25s")
+PACKAGES = (
+    "crossrank", "torch", "lightning", "transformers", "tokenizers", "sentence-transformers", "datasets", "numpy",
+    "bm25s", "PyStemmer",
+)  # fmt: skip
+CODE = "crossrank's code"
 
 
 class Provenance(pl.Callback):
@@ -70,13 +74,22 @@ def changed_since(run_dir: Path) -> list[str]:
     Raises:
         ResumeError: the run's provenance.json is damaged.
     """
+    was, now = then_and_now(run_dir)
+    return [f"{name} was {was[name]} and is {now[name]}" for name in was if was[name] != now[name]]
+
+
+def then_and_now(run_dir: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the versions of code and packages when a run was started, those that are known, and the same today.
+
+    Raises:
+        ResumeError: the run's provenance.json is damaged.
+    """
     file = run_dir / "provenance.json"
-    if not file.is_file():
-        return []
-    facts = _facts(file)
-    was = {"crossrank's code": facts.get("code", {}).get("fingerprint"), **facts.get("packages", {})}
-    now = {"crossrank's code": code_fingerprint(), **_packages()}
-    return [f"{name} was {was[name]} and is {now[name]}" for name in now if was.get(name) not in (None, now[name])]
+    facts = _facts(file) if file.is_file() else {}
+    was = {CODE: facts.get("code", {}).get("fingerprint"), **facts.get("packages", {})}
+    now = {CODE: code_fingerprint(), **_packages()}
+    known = [name for name in now if was.get(name) is not None]
+    return {name: was[name] for name in known}, {name: now[name] for name in known}
 
 
 def _facts(file: Path) -> dict[str, Any]:

@@ -14,7 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
+from crossrank.data.fingerprint import file_fingerprint
 from crossrank.errors import CacheError
+
+CONTENTS = "content.json"  # in each cache folder: the hashes of its other files when it was built
 
 
 def cached(folder: Path, build: Callable[[Path], None], resumable: bool = False) -> Path:
@@ -35,11 +38,26 @@ def cached(folder: Path, build: Callable[[Path], None], resumable: bool = False)
             if not folder.is_dir():
                 with _temporary(folder, resumable) as temporary:
                     build(temporary)
+                    (temporary / CONTENTS).write_text(json.dumps(contents(temporary), indent=2) + "\n")
                     for file in temporary.rglob("*"):
                         sync(file)
                     temporary.rename(folder)
                     sync(folder.parent)
     return folder
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Return 16 hex digits of the content of each file in a cache folder, by its path in there."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != CONTENTS]
+    return {file.relative_to(folder).as_posix(): file_fingerprint(file) for file in files}
+
+
+def contents_when_built(folder: Path) -> dict[str, str]:
+    """Return what `contents` was when the folder was built; nothing where that cannot be read."""
+    try:
+        return dict(json.loads((folder / CONTENTS).read_text()))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return {}
 
 
 class ArrayWriter:

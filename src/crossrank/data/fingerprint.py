@@ -15,8 +15,13 @@ def fingerprint(*parts: Any) -> str:
 
 def file_fingerprint(path: Path) -> str:
     """Return 16 hex digits of a file's content, whatever its name and time."""
+    return sha256(path)[:16]
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content as 64 hex digits."""
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def texts_fingerprint(texts: Iterable[str]) -> str:

@@ -129,7 +129,7 @@ def mine(index: PairIndex, miner: Miner, depth: int, folder: Path, cache_dir: Pa
     save_array(folder / "positive_offsets.npy", index.positive_offsets)
     save_array(folder / "positives.npy", index.positives)
     seconds = time.monotonic() - started
-    facts = {"questions": questions, "documents": documents, "depth": width, "seconds": round(seconds, 1)}
+    facts = {"questions": questions, "documents": documents, "depth": width}
     (folder / "pool.json").write_text(json.dumps(facts))
     unfinished.finish()
     log.info("mined the %d best of %d documents for %d questions in %.1f s", width, documents, questions, seconds)

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from crossrank.data.fingerprint import fingerprint
 from crossrank.errors import DataError
 from crossrank.hub import Asset
 
@@ -38,6 +39,18 @@ class Splits:
     dev: QAPairs
 
 
+class Ingredients(NamedTuple):
+    """What a source's pairs depend on, as plain values by name: a hash, a version, a setting."""
+
+    content: dict[str, Any]  # what the texts depend on
+    split: dict[str, Any]  # what else decides which of them train
+
+    @property
+    def fingerprint(self) -> str:
+        """An id of both."""
+        return fingerprint(self.content, self.split)
+
+
 class Source(Protocol):
     """Where question-answer pairs come from."""
 
@@ -45,8 +58,16 @@ class Source(Protocol):
         """Return what may have to be fetched."""
         ...
 
+    def ingredients(self) -> Ingredients:
+        """Return what the pairs depend on, without loading them.
+
+        Raises:
+            DataError: the data is not there.
+        """
+        ...
+
     def fingerprint(self) -> str:
-        """Return an id of the content, without loading it."""
+        """Return the id of the ingredients."""
         ...
 
     def load(self) -> Splits:

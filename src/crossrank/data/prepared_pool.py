@@ -10,18 +10,17 @@ import numpy as np
 
 from crossrank.data.cache import cached
 from crossrank.data.fingerprint import fingerprint
+from crossrank.data.lineage import NEAR, Lineage, pool_lineage
 from crossrank.data.mining import Miner, Pool, mine
-from crossrank.data.near_equal import NearEqual, SignedTexts, write_signatures
+from crossrank.data.near_equal import SignedTexts, write_signatures
 from crossrank.data.pairs import PairIndex, Source
 from crossrank.data.policy import Policy
 from crossrank.data.splits import load_splits
-from crossrank.data.teacher import Teacher, ask, filters_of
+from crossrank.data.teacher import Teacher, ask
 from crossrank.data.twins import MinedPool, write_twins
 from crossrank.errors import DataError
 
 log = logging.getLogger(__name__)
-
-NEAR = NearEqual()
 
 
 @dataclass(frozen=True)
@@ -58,11 +57,11 @@ class TrainingTexts:
 
 @dataclass(frozen=True)
 class PreparedPool:
-    """A pool, where it lies, and the id of everything that a policy reads of it."""
+    """A pool, where it lies, and the steps that made it and what a policy reads of it."""
 
     pool: Pool
     folder: Path
-    fingerprint: str
+    lineage: Lineage
 
 
 def prepare_pool(
@@ -79,19 +78,17 @@ def prepare_pool(
     depth = depth or policy.rank_max
     if depth < policy.rank_max:
         raise DataError(f"the pool holds {depth} candidates a question and the policy looks at {policy.rank_max}")
-    named = fingerprint(texts.fingerprint, miner.fingerprint(), depth)
-    cache = texts.cache_dir
-    folder = cached(cache / "pools" / named, lambda to: mine(texts.index, miner, depth, to, cache), resumable=True)
-    pool, parts = Pool.open(folder), [named]
+    made, cache = pool_lineage(texts.source, miner, policy, depth, teacher), texts.cache_dir
+    folders = made.folders(cache)
+    cached(folders["pool"], lambda to: mine(texts.index, miner, depth, to, cache), resumable=True)
+    pool = Pool.open(folders["pool"])
     if policy.drop_twins:
-        parts.append(twins := fingerprint(named, dataclasses.astuple(NEAR)))
-        at = cached(cache / "twins" / twins, lambda to: write_twins(_ids(pool), texts.signed, to))
+        at = cached(folders["twins"], lambda to: write_twins(_ids(pool), texts.signed, to))
         pool = dataclasses.replace(pool, twins=np.load(at / "twins.npy", mmap_mode="r"))
     if teacher is not None:
-        parts.append(asked := fingerprint(*parts, teacher.fingerprint(), filters_of(policy)))
-        at = cached(cache / "teachers" / asked, partial(_ask, teacher, pool, policy, texts), resumable=True)
+        at = cached(folders["answers"], partial(_ask, teacher, pool, policy, texts), resumable=True)
         pool = dataclasses.replace(pool, teacher=np.load(at / "teacher.npy", mmap_mode="r"))
-    return PreparedPool(pool, folder, parts[0] if len(parts) == 1 else fingerprint(*parts))
+    return PreparedPool(pool, folders["pool"], made)
 
 
 def _ask(teacher: Teacher, pool: Pool, policy: Policy, texts: TrainingTexts, folder: Path) -> None:

@@ -61,9 +61,14 @@ class PairEncoder:
     @cached_property
     def fingerprint(self) -> str:
         """An id of the tokenizer's content and of `max_length`."""
+        return fingerprint("tokens-1", self.content, self.max_length)
+
+    @cached_property
+    def content(self) -> str:
+        """An id of the tokenizer's content."""
         content = json.loads(self.tokenizer.backend_tokenizer.to_str())
         state = {"truncation": None, "padding": None}  # what the last call asked for is no part of the tokenizer
-        return fingerprint("tokens-1", content | state, self.max_length)
+        return fingerprint(content | state)
 
     def encode(self, texts: Sequence[str]) -> list[TokenIds]:
         """Return the ids of each whole text, without special tokens."""

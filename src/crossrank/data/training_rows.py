@@ -1,6 +1,5 @@
 """The labelled pairs of a training set on disk: tokens, pool and rows, each cached by what it depends on."""
 
-import dataclasses
 import json
 import logging
 from contextlib import ExitStack
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crossrank.data.cache import cached, save_array
-from crossrank.data.fingerprint import fingerprint
+from crossrank.data.lineage import Lineage, with_rows
 from crossrank.data.mining import Miner, Pool
 from crossrank.data.order import epoch_order
 from crossrank.data.pairs import Source
@@ -42,8 +41,13 @@ class TrainingRows:
     labels: npt.NDArray[np.uint8]
     question_tokens: TokenStore
     document_tokens: TokenStore
-    fingerprints: dict[str, str]
+    lineage: Lineage
     fresh: tuple[Pool, Policy] | None = None  # what draws anew each epoch, if anything does
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """The ids of the steps that made the rows."""
+        return self.lineage.ids
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -108,24 +112,17 @@ def prepare_rows(
     """
     texts = TrainingTexts(source, cache_dir)
     prepared = prepare_pool(texts, miner, policy, pool_depth, teacher)
-    pool = prepared.pool
-    tokens_id = fingerprint(texts.fingerprint, encoder.fingerprint)
-    rows_id = fingerprint(prepared.fingerprint, dataclasses.asdict(policy))
-
-    question_folder = cached(
-        cache_dir / "tokens" / f"{tokens_id}-questions", lambda to: write_tokens(encoder, texts.index.questions, to)
-    )
-    document_folder = cached(
-        cache_dir / "tokens" / f"{tokens_id}-documents", lambda to: write_tokens(encoder, texts.index.documents, to)
-    )
-    rows_folder = cached(cache_dir / "rows" / rows_id, lambda to: write_rows(pool, policy, to))
+    pool, made = prepared.pool, with_rows(prepared.lineage, encoder)
+    folders = made.folders(cache_dir)
+    question_folder = cached(folders["question tokens"], lambda to: write_tokens(encoder, texts.index.questions, to))
+    document_folder = cached(folders["document tokens"], lambda to: write_tokens(encoder, texts.index.documents, to))
+    rows_folder = cached(folders["rows"], lambda to: write_rows(pool, policy, to))
     questions, documents, labels = (
         np.load(rows_folder / f"{name}.npy", mmap_mode="r") for name in ("questions", "documents", "labels")
     )
     return TrainingRows(
         rows_folder, questions, documents, labels, TokenStore.open(question_folder), TokenStore.open(document_folder),
-        {"source": texts.fingerprint, "pool": prepared.folder.name, "tokens": tokens_id, "rows": rows_id},
-        (pool, policy) if policy.fresh else None,
+        made, (pool, policy) if policy.fresh else None,
     )  # fmt: skip
 
 

@@ -43,6 +43,7 @@ class RerankerModule(pl.LightningModule):
         self.model, self.loss, self.mode = model, loss, mode
         self._optimizer, self._schedule = optimizer, schedule
         self.progress: dict[str, str] = {}  # what the progress bar shows
+        self.lineage: dict[str, str] = {}  # the ids of what made the data, for every checkpoint
         self.evaluation_seconds = 0.0  # spent evaluating so far, so that throughput can leave it out
         self.before_saving: Callable[[], None] | None = None  # may refuse, by raising, that a checkpoint is written
         self._words: TouchedRows | None = None
@@ -82,9 +83,10 @@ class RerankerModule(pl.LightningModule):
         return loss
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Ask `before_saving`: Lightning asks no callback before it writes weights alone."""
+        """Ask `before_saving`, and name what made the data: no callback is asked where weights alone are written."""
         if self.before_saving is not None:
             self.before_saving()
+        checkpoint["lineage"] = dict(self.lineage)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Count the micro-batches of a state in this trainer's: it may have been saved with another accumulation.

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import datasets
 
 from crossrank.data.fingerprint import file_fingerprint, fingerprint
-from crossrank.data.pairs import QAPairs, Splits, split_dev
+from crossrank.data.pairs import Ingredients, QAPairs, Splits, split_dev
 from crossrank.errors import DataError
-from crossrank.hub import Asset, resolve
+from crossrank.hub import Asset, local_folder, resolve
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,24 @@ class GooAQ:
         """Return the hub data set at its pinned revision."""
         return (self._asset(),)
 
+    def ingredients(self) -> Ingredients:
+        """Return the revision, or the hash of a local folder, and which rows are taken and held out.
+
+        Raises:
+            AssetError: a local folder is not there.
+        """
+        folder = local_folder(self._asset())  # none where the path is a hub id
+        files = sorted(folder.rglob("*")) if folder else []
+        content = [file_fingerprint(file) for file in files if file.is_file()]
+        named = {"content": fingerprint(*content)} if content else {"path": self.path}
+        return Ingredients(
+            {"kind": "gooaq", **named, "revision": self.revision, "limit": self.limit},
+            {"dev_size": self.dev_size, "seed": self.seed},
+        )
+
     def fingerprint(self) -> str:
         """Return an id of the revision, or of a local folder's content, and of the rows taken and the split."""
-        files = sorted(Path(self.path).expanduser().rglob("*"))  # none where the path is a hub id
-        content = [file_fingerprint(file) for file in files if file.is_file()]
-        return fingerprint("gooaq", content or self.path, self.revision, self.limit, self.dev_size, self.seed)
+        return self.ingredients().fingerprint
 
     def load(self) -> Splits:
         """Load the rows from the hub's cache, fetching them first where needed.

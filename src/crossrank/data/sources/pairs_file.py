@@ -6,8 +6,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from crossrank.data.fingerprint import file_fingerprint, fingerprint
-from crossrank.data.pairs import QAPairs, Splits, split_dev
+from crossrank.data.fingerprint import file_fingerprint
+from crossrank.data.pairs import Ingredients, QAPairs, Splits, split_dev
 from crossrank.data.readers import BadRows, read_rows, text_column
 from crossrank.errors import DataError
 from crossrank.hub import Asset
@@ -40,13 +40,23 @@ class PairsFile:
         """Return nothing: the files are local."""
         return ()
 
+    def ingredients(self) -> Ingredients:
+        """Return the hashes of the files, the columns and the split.
+
+        Raises:
+            DataError: a file is not there.
+        """
+        content = {
+            "kind": "pairs-file", "content": file_fingerprint(_existing(self.path)), "limit": self.limit,
+            "question_column": self.question_column, "answer_column": self.answer_column, "bad_rows": self.bad_rows,
+        }  # fmt: skip
+        if self.dev_path:
+            return Ingredients(content, {"dev_content": file_fingerprint(_existing(self.dev_path))})
+        return Ingredients(content, {"dev_size": self.dev_size, "seed": self.seed})
+
     def fingerprint(self) -> str:
         """Return an id of the files' content, columns and split."""
-        files = [file_fingerprint(_existing(path)) if path else None for path in (self.path, self.dev_path)]
-        columns = [self.question_column, self.answer_column, self.bad_rows]
-        return fingerprint(
-            "pairs-file", files, columns, self.limit, None if self.dev_path else [self.dev_size, self.seed]
-        )
+        return self.ingredients().fingerprint
 
     def load(self) -> Splits:
         """Read the file or files.

@@ -17,8 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossrank.data.fingerprint import fingerprint
-from crossrank.data.pairs import QAPairs, Splits, split_dev
+from crossrank.data.pairs import Ingredients, QAPairs, Splits, split_dev
 from crossrank.data.readers import is_unicode
 from crossrank.errors import DataError
 from crossrank.hub import Asset
@@ -62,12 +61,21 @@ class PyDocs:
         """Return nothing: the packages are installed."""
         return ()
 
+    def ingredients(self) -> Ingredients:
+        """Return the packages' versions, the filter and the split.
+
+        Raises:
+            DataError: a package is not installed.
+        """
+        content = {
+            "kind": "pydocs-10", "packages": [f"{package} {_version(package)}" for package in self.packages],
+            "question_words": QUESTION_WORDS, "answer_words": ANSWER_WORDS, "trivial_share": TRIVIAL_SHARE,
+        }  # fmt: skip
+        return Ingredients(content, {"limit": self.limit, "dev_size": self.dev_size, "seed": self.seed})
+
     def fingerprint(self) -> str:
         """Return an id of the packages' versions, the filter and the split."""
-        versions = {package: _version(package) for package in self.packages}
-        return fingerprint(
-            "pydocs-10", versions, QUESTION_WORDS, ANSWER_WORDS, TRIVIAL_SHARE, self.limit, self.dev_size, self.seed
-        )
+        return self.ingredients().fingerprint
 
     def load(self) -> Splits:
         """Parse the packages and split their pairs.

@@ -1,0 +1,42 @@
+"""Check that a run is still what was recorded of it: python -m src.verify runs/a/TIME."""
+
+import sys
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from crossrank.analysis.command_line import with_run
+from crossrank.errors import one_sentence
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="verify")
+def main(cfg: DictConfig) -> None:
+    """Recompute every id of a run, print what differs and leave with 1 if anything does."""
+    with one_sentence():
+        sys.exit(_run(cfg))
+
+
+def _run(cfg: DictConfig) -> int:
+    from rich.console import Console  # heavy imports stand here, where --help does not wait for them
+
+    from crossrank.gate import validate
+    from crossrank.quiet import quieten
+    from crossrank.schema import VerifyConfig
+    from crossrank.verify import as_table, exit_code, in_words, verify
+
+    quieten()
+    validate(cfg, VerifyConfig)
+    findings = verify(Path(cfg.run), Path(cfg.cache_dir) if cfg.cache_dir else None)
+    Console(width=None if sys.stdout.isatty() else 120).print(as_table(findings))
+    print("\n".join(in_words(findings)))
+    return exit_code(findings)
+
+
+if __name__ == "__main__":
+    try:
+        sys.argv[1:] = with_run(sys.argv[1:])
+    except ValueError as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        sys.exit(2)
+    main()
