@@ -26,10 +26,10 @@ def with_systems(arguments: Sequence[str]) -> list[str]:
         (words if is_system else rest).append(word)
     if words and any(word.lstrip("+").startswith("systems=") for word in rest):
         raise ValueError(f"systems are given both as words ({', '.join(words)}) and as systems=[...]; give them once")
-    return [*rest, f"systems=[{','.join(map(_quoted, words))}]"] if words else rest
+    return [*rest, f"systems=[{','.join(map(quoted, words))}]"] if words else rest
 
 
-def _quoted(word: str) -> str:
+def quoted(word: str) -> str:
     """Return a word in quotation marks, with what OmegaConf and Hydra's grammar would take for theirs escaped."""
     literal = re.sub(r"(\\*)\$\{", lambda found: f"{found[1] * 2}\\${{", word)
     escaped = re.sub(r'(\\*)"', lambda found: f'{found[1] * 2}\\"', literal)
