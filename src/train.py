@@ -5,7 +5,6 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -23,6 +22,7 @@ def main(cfg: DictConfig) -> None:
 def _run(cfg: DictConfig) -> None:
     from rich.console import Console  # heavy imports stand here, where --help does not wait for them
 
+    from crossrank.analysis.command_line import quoted
     from crossrank.analysis.summary import as_table
     from crossrank.config import build_training_run
     from crossrank.process import prepare_process
@@ -37,8 +37,7 @@ def _run(cfg: DictConfig) -> None:
     cfg, resumed = continued(cfg, hydra_config.overrides.task, Path(hydra_config.runtime.output_dir))
     run = build_training_run(cfg, resumed)
     if hydra_config.mode == RunMode.MULTIRUN and run.trainer.processes > 1:
-        places = {"resume": str(run.run_dir), "cache_dir": str(run.cache_dir)}
-        words = [f"{key}={QuotedString(place, Quote.single).with_quotes()}" for key, place in places.items()]
+        words = [f"resume={quoted(str(run.run_dir))}", f"cache_dir={quoted(str(run.cache_dir))}"]
         run_apart(run.run_dir, run.config, run.trainer.num_nodes, words)
         return
     result = execute(run)

@@ -21,7 +21,7 @@ def with_systems(arguments: Sequence[str]) -> list[str]:
     words, rest = _words(arguments)
     if words and any(word.lstrip("+").startswith("systems=") for word in rest):
         raise ValueError(f"systems are given both as words ({', '.join(words)}) and as systems=[...]; give them once")
-    return [*rest, f"systems=[{','.join(map(_quoted, words))}]"] if words else rest
+    return [*rest, f"systems=[{','.join(map(quoted, words))}]"] if words else rest
 
 
 def with_run(arguments: Sequence[str]) -> list[str]:
@@ -34,7 +34,7 @@ def with_run(arguments: Sequence[str]) -> list[str]:
     given = [*words, *(word for word in rest if word.lstrip("+").startswith("run="))]
     if len(given) > 1:
         raise ValueError(f"one run at a time, got {len(given)}: {', '.join(given)}")
-    return [*rest, f"run={_quoted(words[0])}"] if words else rest
+    return [*rest, f"run={quoted(words[0])}"] if words else rest
 
 
 def _words(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -47,7 +47,7 @@ def _words(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return words, rest
 
 
-def _quoted(word: str) -> str:
+def quoted(word: str) -> str:
     """Return a word in quotation marks, with what OmegaConf and Hydra's grammar would take for theirs escaped."""
     literal = re.sub(r"(\\*)\$\{", lambda found: f"{found[1] * 2}\\${{", word)
     escaped = re.sub(r'(\\*)"', lambda found: f'{found[1] * 2}\\"', literal)
