@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench import check, evaluate, inputs, score, soak, table, train
+from bench import check, evaluate, inputs, memory, score, soak, table, train
 from bench.measure import Clock, Turns, compare, matmul_flops
 from crossrank.models.backbones import RandomInit
 from crossrank.models.export import export
@@ -226,3 +226,15 @@ def test_a_soak_watches_every_part_of_a_run(cache_dir, tmp_path):
     assert states[10] == pytest.approx(2 * states[5], rel=1e-3)
     assert states[-2] == pytest.approx(states[10], rel=1e-3)
     assert soak.as_table(parts).count("\n") == 20
+
+
+def test_memory_is_looked_at_before_a_training_and_after_its_last_batch(tmp_path, capsys):
+    memory.measure(400, 3, tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("400 pairs, 0.00 GiB of text, prepared in ")
+    assert [line.split("  ")[1] for line in lines[1:]] == [
+        "before", "peak of preparation", "at the start", "after 3 batches",
+    ]  # fmt: skip
+    assert len(list((tmp_path / "shards").iterdir())) == 1
+    sizes = [int(line.split(" MiB")[0].split()[-1]) for line in lines[1:]]
+    assert all(50 < size < 5000 for size in sizes)

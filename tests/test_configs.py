@@ -2,6 +2,7 @@
 
 import re
 import typing
+from collections.abc import Mapping
 from functools import cache
 
 import hydra.utils
@@ -12,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from crossrank.config import COMPONENTS, build_training_run
+from crossrank.data.pairs import Source
 from crossrank.evaluation import produced_keys
 from crossrank.run import TrainingRun
 
@@ -49,8 +51,13 @@ def fill(cfg: DictConfig, path: str) -> None:
     """Put something of the right type where a value is required."""
     parent, _, key = path.rpartition(".")
     target = hydra.utils.get_object(OmegaConf.select(cfg, parent)._target_)
-    hint = typing.get_origin(typing.get_type_hints(target.__init__)[key])
-    OmegaConf.update(cfg, path, ["given"] if hint in (list, tuple) else "given")
+    hint = typing.get_type_hints(target.__init__)[key]
+    kind = typing.get_origin(hint)
+    if kind is Mapping:
+        of_name = {Source: OmegaConf.load(CONF / "source" / "gooaq.yaml"), float: 1.0}
+        OmegaConf.update(cfg, path, {"given": of_name[typing.get_args(hint)[1]]})
+    else:
+        OmegaConf.update(cfg, path, ["given"] if kind in (list, tuple) else "given")
 
 
 def smoke_with(group: str, choice: str) -> DictConfig:

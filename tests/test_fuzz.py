@@ -26,6 +26,8 @@ from crossrank.callbacks.health import last_good_checkpoint
 from crossrank.callbacks.provenance import changed_since
 from crossrank.config import build_training_run
 from crossrank.data.fingerprint import file_fingerprint
+from crossrank.data.pairs import PairIndex
+from crossrank.data.sources.lists_file import ListsFile
 from crossrank.errors import ConfigError, CrossrankError, DataError, ModelError, ResumeError, TrainingError
 from crossrank.evaluation.calibration import Calibration
 from crossrank.evaluation.formats import read_qrels, read_ranking, read_texts
@@ -120,6 +122,40 @@ def test_reranking_lists(tmp_path_factory, raw, suffix):
     with nothing_but_ours():
         evaluation = RerankingLists([str(file)])(lambda pairs: np.zeros(len(pairs), np.float32))
         EvaluationStore(file.parent / "fuzz-store").write("lists", 0, evaluation)
+
+
+columns = st.sampled_from(["query", "answer", "negative", "negative_1", "docs", "labels", "scores", "score"])
+lists = st.lists(words | numbers, max_size=3)
+list_rows = st.lists(
+    st.dictionaries(columns, values | lists | lists.map(json.dumps) | st.just("a text"), max_size=5), max_size=4
+)
+encoded = list_rows.map(lambda found: "\n".join(map(json.dumps, found)).encode()) | st.builds(
+    lambda names, cells: "\n".join([",".join(names), *map(",".join, cells)]).encode(errors="surrogatepass"),
+    st.lists(columns, min_size=1, max_size=4, unique=True),
+    st.lists(
+        st.lists(st.sampled_from(["a text", '"[""a"", ""b""]"', '"[1, 0.5]"', "1", "", "[", '"']) | words), max_size=3
+    ),
+)
+
+
+@MANY
+@given(
+    raw=encoded | contents,
+    suffix=st.sampled_from([".jsonl", ".csv", ".tsv", ".parquet", ".arrow"]),
+    kind=st.sampled_from(["auto", "auto", "pairs", "triplets", "ntuples", "labelled_lists", "scored_lists"]),
+    bad_rows=st.sampled_from(["error", "drop"]),
+    rescale=st.sampled_from(["none", "sigmoid", "largest"]),
+)
+def test_lists_to_train_on(tmp_path_factory, raw, suffix, kind, bad_rows, rescale):
+    file = tmp_path_factory.getbasetemp() / f"fuzz-training{suffix}"
+    file.write_bytes(raw)
+    source = ListsFile(str(file), format=kind, bad_rows=bad_rows, rescale=rescale, dev_size=1)
+    with nothing_but_ours():
+        splits = source.load()
+        index = PairIndex.of(splits.train)
+        assert all(text.strip() for text in (*index.questions, *index.documents))
+        labels = splits.train.labels
+        assert labels is None or np.isfinite(labels).all()
 
 
 def test_what_a_run_cannot_hold_is_refused_by_its_row(tmp_path):

@@ -10,6 +10,7 @@ from filelock import FileLock
 from hydra import compose, initialize_config_dir
 
 from crossrank.config import build_training_run
+from crossrank.data.readers import read_rows
 from crossrank.errors import AssetError, ConfigError, DataError, ResumeError
 from crossrank.run import execute
 
@@ -138,3 +139,36 @@ def test_a_broken_source_stops_the_run_before_the_model_is_built(build, tmp_path
     run = build("~source.packages", "~source.dev_size", "~source.limit", "source=pairs", f"source.path={file}")
     with pytest.raises(DataError, match=r"pairs\.jsonl, row 1"):
         execute(run)
+
+
+def lists(file, scores):
+    rows = [
+        {"query": f"what is number {i}", "docs": [f"the number {i + j}" for j in range(len(scores))], "scores": scores}
+        for i in range(30)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return ("~source.packages", "source=lists", f"source.path={file}", "miner=none", "data.max_steps=2")
+
+
+def test_scores_are_trained_on_as_they_are_if_the_loss_can_take_them(build, tmp_path):
+    overrides = lists(tmp_path / "lists.jsonl", [7.5, -2.0, 1.0])
+    with pytest.raises(
+        DataError, match=r"the labels run from -2 to 7.5 and WeightedBCE takes 0 to 1; source.rescale=s"
+    ):
+        execute(build(*overrides))
+    result = execute(build(*overrides, "source.rescale=sigmoid", "loss.pos_weight=1"))
+    assert result.best_step > 0
+    assert {row.queries for row in result.rows} == {20}
+
+
+def test_a_mixture_is_trained_on_and_what_is_asked_of_its_texts_is_answered(build, tmp_path):
+    (tmp_path / "p.csv").write_text("question,answer\n" + "".join(f"q {i},a {i}\n" for i in range(30)))
+    mixed = (
+        "~source.packages", "~source.limit", "~source.dev_size", "source=mixture", "source.weights={a: 1, b: 1}",
+        "+source@source.sources.a=pairs", f"source.sources.a.path={tmp_path / 'p.csv'}", "source.sources.a.dev_size=5",
+        "+source@source.sources.b=pydocs", "source.sources.b.packages=[stdlib]", "source.sources.b.dev_size=5",
+        "data.max_steps=2",
+    )  # fmt: skip
+    result = execute(build(*mixed))
+    assert next(iter(read_rows(result.documents)))[1].keys() == {"question", "answer"}
+    assert sum(1 for _ in read_rows(result.documents)) == 50

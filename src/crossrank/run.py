@@ -27,16 +27,17 @@ from crossrank.data.lineage_record import RECORD, LineageRecord, differences
 from crossrank.data.mining import Miner
 from crossrank.data.pairs import Source
 from crossrank.data.policy import Policy
+from crossrank.data.splits import training_texts
 from crossrank.data.teacher import Teacher
 from crossrank.data.training_rows import TrainingRows
 from crossrank.errors import ConfigError, ResumeError
 from crossrank.evaluation.calibration import Calibration
 from crossrank.faults import told
 from crossrank.hub import Asset, require
-from crossrank.losses import Loss
+from crossrank.losses import Loss, refuse_labels
 from crossrank.models.backbones import Backbone
 from crossrank.models.card import write_card
-from crossrank.models.export import export
+from crossrank.models.export import export, exported_files
 from crossrank.resume import refuse_or_warn
 from crossrank.training.checkpoints import SavedState, newest_whole_state
 from crossrank.training.module import RerankerModule
@@ -109,7 +110,7 @@ class Result:
     export: Path
     best_step: int
     rows: list[SummaryRow]
-    documents: Path  # the source's training pairs as parquet, whose answers can be ranked
+    documents: Path  # the source's training pairs in a file, whose answers can be ranked
     seconds: float
 
 
@@ -141,7 +142,7 @@ def _execute(run: TrainingRun) -> Result:
     best_step = _load_best(run, module, data.max_steps)
     folder = export(module.model, data.encoder, run.run_dir / "export")
     rows = summary(RunFolder(run.run_dir), best_step) if run.evaluation else []
-    documents = data.rows.lineage.folders(run.cache_dir)["texts"] / "train.parquet"
+    documents = training_texts(run.source, run.cache_dir)
     result = Result(run.run_dir, folder, best_step, rows, documents, time.monotonic() - started)
     _write_result(run, result, data.rows)
     return result
@@ -157,6 +158,7 @@ def _train(run: TrainingRun) -> tuple[RerankerModule, PairDataModule]:
         evaluator.prepare()
     data.prepare_data()
     _record_lineage(run, data.rows.lineage)
+    refuse_labels(run.loss, data.rows.labels)
     module = RerankerModule(run.model.build(run.seed), run.loss, run.optimizer, run.schedule, run.trainer.step_mode)
     module.lineage = data.rows.lineage.ids
     _fit(run, module, data)
@@ -228,15 +230,10 @@ def _write_result(run: TrainingRun, result: Result, rows: TrainingRows) -> None:
         report = run_report(folder, run.name, result.best_step, result.rows, monitor, calibration)
     LineageRecord(rows.lineage.published().steps, {}).write(result.export)
     best = [run.evaluation.best_checkpoint] if run.evaluation else []
-    LineageRecord.read(run.run_dir).with_files(run.run_dir, [*best, *_files(result.export)]).write(run.run_dir)
+    LineageRecord.read(run.run_dir).with_files(run.run_dir, [*best, *exported_files(result.export)]).write(run.run_dir)
     write_card(result.export, run.name, result.best_step, len(rows), run.model.assets()[0], table, rows.lineage)
     (run.run_dir / "report.md").write_text(report, encoding="utf-8")
     replace_text(run.run_dir / "result.json", json.dumps(facts, indent=2) + "\n")  # last: now it has finished
-
-
-def _files(exported: Path) -> list[Path]:
-    """Return the files of an exported model but its card, which a person may edit."""
-    return [file for file in sorted(exported.iterdir()) if file.name != "README.md"]
 
 
 def _calibrate(run: TrainingRun, folder: RunFolder, result: Result, evaluator: str) -> Calibration:

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from crossrank.data import datamodule
 from crossrank.data.datamodule import Batching, PairDataModule
 from crossrank.data.miners.bm25 import BM25Miner
+from crossrank.data.miners.none import NoMiner
 from crossrank.data.order import epoch_order
 from crossrank.data.pairs import Ingredients, PairIndex, QAPairs, Splits
 from crossrank.data.policy import Policy
@@ -236,3 +238,20 @@ def test_rows_that_give_no_step_are_refused_each_time(module):
 def test_impossible_batching_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         replace(Batching(), **settings)
+
+
+def test_scores_reach_the_batch_as_float32(module, tmp_path):
+    source = Pairs()
+    source.pairs = QAPairs(source.pairs.questions, source.pairs.answers, np.linspace(-3, 3, 14, dtype=np.float32), True)
+    data = module(source=source, pairs_per_step=14)
+    data.miner = NoMiner()
+    batch = next(iter(data.train_dataloader()))
+    assert batch.labels.dtype == torch.float32
+    assert sorted(batch.labels.tolist()) == source.pairs.labels.tolist()
+
+
+@pytest.mark.parametrize("resident", [1, 3])
+def test_letting_go_of_what_was_read_changes_no_batch(module, monkeypatch, resident):
+    wanted = list(module(epochs=2).train_dataloader())
+    monkeypatch.setattr(datamodule, "BATCHES_RESIDENT", resident)
+    assert all(map(same, module(epochs=2).train_dataloader(), wanted))

@@ -19,7 +19,7 @@ from crossrank.data.training_rows import prepare_rows
 from crossrank.errors import DataError
 
 WORDS = ["cat", "dog", "river", "stone", "music", "iron", "paper", "cloud", "winter", "engine", "bread", "ocean"]
-ALL = {"texts", "pool", "twins", "question tokens", "document tokens", "rows"}
+ALL = {"texts", "given", "pool", "twins", "question tokens", "document tokens", "rows"}
 TOKENS = {"question tokens", "document tokens"}
 
 
@@ -104,8 +104,8 @@ def files_of(cache):
     [
         ("nothing", set(), set()),
         ("the place", set(), set()),
-        ("a byte", {"source", "split", "pool", "twins", "tokens", "rows"}, ALL),
-        ("the split", {"split", "pool", "twins", "tokens", "rows"}, ALL),
+        ("a byte", {"source", "split", "given", "pool", "twins", "tokens", "rows"}, ALL),
+        ("the split", {"split", "given", "pool", "twins", "tokens", "rows"}, ALL),
         ("the miner", {"miner", "pool", "twins", "rows"}, {"pool", "twins", "rows"}),
         ("the depth", {"pool", "twins", "rows"}, {"pool", "twins", "rows"}),
         ("the policy", {"policy", "rows"}, {"rows"}),
@@ -152,7 +152,13 @@ def test_caches_are_named_by_the_ids_and_hold_the_same_wherever_they_are_built(p
     rows = [prepare_rows(**parts, cache_dir=tmp_path / name) for name in ("a", "b")]
     assert rows[0].fingerprints == rows[1].fingerprints
     ids = rows[0].fingerprints
-    named = [f"sources/{ids['split']}", f"pools/{ids['pool']}", f"twins/{ids['twins']}", f"rows/{ids['rows']}"]
+    named = [
+        f"sources/{ids['split']}-arrow",
+        f"given/{ids['given']}",
+        f"pools/{ids['pool']}",
+        f"twins/{ids['twins']}",
+        f"rows/{ids['rows']}",
+    ]
     named += [f"tokens/{ids['tokens']}-{kind}" for kind in ("documents", "questions")]
     folders = {path.parent for path in (tmp_path / "a").rglob("content.json")}
     places = {folder.relative_to(tmp_path / "a").as_posix() for folder in folders}
@@ -176,11 +182,11 @@ def test_what_is_gone_leaves_the_other_steps_known(parts, tmp_path):
 
     now, unknown = knowable_lineage(parts["source"], parts["miner"], parts["policy"], broken, 20)
     assert set(now.steps) == {"miner", "policy"}
-    assert set(unknown) == {"source", "split", "pool", "twins", "tokenizer", "tokens", "rows"}
+    assert set(unknown) == {"source", "split", "given", "pool", "twins", "tokenizer", "tokens", "rows"}
     assert "pairs.jsonl: no such file" in unknown["split"]
     assert unknown["tokenizer"] == "no tokenizer"
     assert unknown["tokens"] == "follows from split and tokenizer"
-    assert unknown["rows"] == "follows from pool and twins"
+    assert unknown["rows"] == "follows from given and pool and twins"
 
 
 def test_a_description_leaves_the_machine_without_its_folders(parts, tmp_path):

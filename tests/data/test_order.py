@@ -4,7 +4,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from crossrank.data.order import BatchPlan, epoch_order
+from crossrank.data.mapped import new_array
+from crossrank.data.order import BatchPlan, epoch_order, permute
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 3])
@@ -15,6 +16,16 @@ def test_an_epochs_order_is_torch_randperm_seeded_with_seed_plus_epoch(epoch):
 
 def test_the_order_of_the_578402_pairs_of_the_recipe():
     assert epoch_order(578_402, 12, 0)[:5].tolist() == [432475, 265291, 181224, 251765, 161307]
+
+
+@pytest.mark.parametrize("rows", [1, 1000, 70_000])
+def test_an_order_that_is_written_into_a_file_is_the_same(tmp_path, rows):
+    mapped = permute(new_array(tmp_path / "order.npy", rows, np.int64), 12, 3)
+    assert isinstance(mapped, np.memmap)
+    assert (
+        np.load(tmp_path / "order.npy").tolist()
+        == torch.randperm(rows, generator=torch.Generator().manual_seed(15)).tolist()
+    )
 
 
 def test_the_order_leaves_the_global_generator_alone():

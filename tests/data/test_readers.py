@@ -5,13 +5,14 @@ import logging
 from contextlib import contextmanager
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from crossrank.data.readers import BadRows, read_lines, read_rows, text_column
+from crossrank.data.readers import BadRows, read_all, read_lines, read_rows, shards, text_column
 from crossrank.errors import DataError
 
 ROWS = [
@@ -29,6 +30,11 @@ def as_csv(path: Path, encoding: str = "utf-8") -> None:
         writer.writerows(ROWS)
 
 
+def as_arrow(path: Path, table: pa.Table, opener=pa.ipc.new_file) -> None:
+    with path.open("wb") as stream, opener(stream, table.schema) as writer:
+        writer.write_table(table)
+
+
 def write(path: Path, content: str | bytes) -> Path:
     raw = content.encode() if isinstance(content, str) else content
     path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
@@ -41,8 +47,16 @@ def test_every_format_gives_the_same_numbered_rows(tmp_path):
     as_csv(tmp_path / "a.csv")
     write(tmp_path / "a.csv.gz", (tmp_path / "a.csv").read_bytes())
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
-    for name in ("a.jsonl", "a.jsonl.gz", "a.csv", "a.csv.gz", "a.parquet"):
+    as_arrow(tmp_path / "a.arrow", pa.Table.from_pylist(ROWS))
+    as_arrow(tmp_path / "stream.arrow", pa.Table.from_pylist(ROWS), pa.ipc.new_stream)
+    for name in ("a.jsonl", "a.jsonl.gz", "a.csv", "a.csv.gz", "a.parquet", "a.arrow", "stream.arrow"):
         assert list(read_rows(tmp_path / name)) == list(enumerate(ROWS, start=1)), name
+
+
+def test_what_datasets_saves_can_be_read(tmp_path):
+    datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
+    (file,) = shards(tmp_path / "saved")
+    assert [row for _, row in read_rows(file)] == ROWS
 
 
 def test_in_a_tsv_a_quotation_mark_is_a_character(tmp_path):
@@ -79,11 +93,12 @@ def test_windows_line_ends_and_blank_lines_are_no_rows(tmp_path):
     assert list(read_rows(file)) == [(1, {"a": 1}), (2, {"a": 2})]
 
 
-def test_a_parquet_of_several_batches_is_numbered_through(tmp_path):
-    pq.write_table(pa.table({"a": list(range(10_000))}), tmp_path / "a.parquet", row_group_size=3000)
-    assert [(number, row["a"]) for number, row in read_rows(tmp_path / "a.parquet")] == [
-        (i + 1, i) for i in range(10_000)
-    ]
+def test_a_file_of_several_batches_is_numbered_through(tmp_path):
+    table = pa.table({"a": list(range(10_000))})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=3000)
+    as_arrow(tmp_path / "a.arrow", table)
+    for name in ("a.parquet", "a.arrow"):
+        assert [(number, row["a"]) for number, row in read_rows(tmp_path / name)] == [(i + 1, i) for i in range(10_000)]
 
 
 GOOD = '{"a": 1}\n'
@@ -113,6 +128,8 @@ MANY = GOOD * 5
         ("a.jsonl", JSONL.encode("utf-16"), "{}, row 1: not UTF-8"),
         ("a.parquet", b"PAR1 this is no parquet PAR1", "{}: not a readable parquet file"),
         ("a.parquet", b"", "{}: not a readable parquet file"),
+        ("a.arrow", b"ARROW1 this is none", "{}: not a readable arrow file"),
+        ("a.arrow", b"", "{}: not a readable arrow file"),
         ("a.xls", "q", "{}: the name must end in one of .jsonl, .jsonl.gz, .csv, .csv.gz, .tsv, .tsv.gz, .parquet"),
     ],
 )
@@ -172,7 +189,7 @@ def only_a_data_error_about(file: Path):
             raise AssertionError("the file is not named") from error
 
 
-suffixes = st.sampled_from([".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet"])
+suffixes = st.sampled_from([".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet", ".arrow"])
 
 
 @settings(deadline=None, max_examples=150)
@@ -190,12 +207,14 @@ def test_whatever_the_bytes_only_a_data_error_comes_out(tmp_path_factory, raw, s
     assert numbers == list(range(1, len(numbers) + 1))
 
 
-@settings(deadline=None, max_examples=100)
-@given(data=st.data(), suffix=st.sampled_from([".jsonl.gz", ".parquet"]))
+@settings(deadline=None, max_examples=150)
+@given(data=st.data(), suffix=st.sampled_from([".jsonl.gz", ".parquet", ".arrow"]))
 def test_however_a_good_file_is_damaged_only_a_data_error_comes_out(tmp_path_factory, data, suffix):
     file = tmp_path_factory.getbasetemp() / f"damaged{suffix}"
     if suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(ROWS), file)
+    elif suffix == ".arrow":
+        as_arrow(file, pa.Table.from_pylist(ROWS), data.draw(st.sampled_from([pa.ipc.new_file, pa.ipc.new_stream])))
     else:
         file.write_bytes(gzip.compress(JSONL.encode(), mtime=0))
     raw = bytearray(file.read_bytes())
@@ -231,3 +250,42 @@ def test_the_first_bad_row_stops_or_all_are_counted_in_one_warning(caplog):
     bad.warn()
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert warnings == ["f.csv: dropped 2 unusable rows, the first: row 7: blank"]
+
+
+def test_a_paths_shards_are_itself_or_its_folders_readable_files_by_name(tmp_path):
+    for name in ("b.jsonl", "a/c.parquet", "a/b.csv.gz", "README.md", ".a.jsonl", "latest.jsonl", "trainings.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert shards(tmp_path / "b.jsonl") == [tmp_path / "b.jsonl"]
+    wanted = ["a/b.csv.gz", "a/c.parquet", "b.jsonl", "latest.jsonl", "trainings.csv"]
+    assert shards(tmp_path) == [tmp_path / name for name in wanted]
+    assert shards(tmp_path, "a/*") == [tmp_path / name for name in wanted[:2]]
+    with pytest.raises(DataError, match=f"^{tmp_path}: holds no z\\* that ends in one of .jsonl, "):
+        shards(tmp_path, "z*")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no file that ends in one of"):
+        shards(tmp_path / "empty")
+    with pytest.raises(DataError, match="no such file"):
+        shards(tmp_path / "none")
+
+
+@pytest.mark.parametrize("name", ["test.jsonl", "dev-00000-of-00001.parquet", "validation/0.csv", "a_eval.jsonl"])
+def test_a_file_named_like_another_split_is_only_read_when_asked_for(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("x")
+    with pytest.raises(DataError, match=f"'{name}' looks like data to test on; name the files, such as files='train"):
+        shards(tmp_path)
+    assert shards(tmp_path, name) == [tmp_path / name]
+
+
+def test_rows_of_several_files_go_on_until_the_limit_and_no_further(tmp_path, caplog):
+    files = [write(tmp_path / f"{i}.jsonl", MANY) for i in range(2)] + [write(tmp_path / "2.jsonl", "nonsense")]
+    for limit, wanted in ((1, [1]), (5, [1, 2, 3, 4, 5]), (7, [1, 2, 3, 4, 5, 1, 2]), (10, [1, 2, 3, 4, 5] * 2)):
+        assert [number for _, number, _ in read_all(files, "error", limit)] == wanted
+    with pytest.raises(DataError, match=r"2.jsonl, row 1"):
+        list(read_all(files, "error"))
+    for bad, number, _ in read_all(files[:2], "drop", 7):
+        bad.reject(number, "odd")
+    assert [message.split(" unusable")[0] for message in caplog.messages] == [
+        f"{files[0]}: dropped 5", f"{files[1]}: dropped 2",
+    ]  # fmt: skip

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import logging
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from crossrank.data import training_rows
 from crossrank.data.lineage import Lineage
 from crossrank.data.miners.bm25 import BM25Miner
 from crossrank.data.miners.embedding import EmbeddingMiner
+from crossrank.data.miners.none import NoMiner
 from crossrank.data.mining import Candidates, Pool, mine
 from crossrank.data.order import epoch_order
 from crossrank.data.pairs import Ingredients, PairIndex, QAPairs, Splits
@@ -247,7 +249,7 @@ def test_the_order_of_an_epoch_is_written_once_and_mapped(tmp_path, encoder, mon
     rows = prepare_rows(CountingSource(), CountingMiner(), Policy(3), encoder, tmp_path)
     for epoch in (0, 1):
         np.testing.assert_array_equal(rows.order(12, epoch), epoch_order(len(rows), 12, epoch))
-    monkeypatch.setattr(training_rows, "epoch_order", lambda *_: pytest.fail("the order was there already"))
+    monkeypatch.setattr(training_rows, "permute", lambda *_: pytest.fail("the order was there already"))
     assert isinstance(rows.order(12, 1), np.memmap)
 
 
@@ -280,3 +282,88 @@ def test_relabelled_candidates_are_rows_with_label_1_and_counted(tmp_path):
         ("p", "a", 1), ("p", "c", 1), ("p", "d", 0), ("q", "b", 1), ("q", "d", 0), ("q", "a", 1),
     ]  # fmt: skip
     assert json.loads((tmp_path / "rows.json").read_text())["relabelled"] == 2
+
+
+def listed(labels, scored=False, name="listed"):
+    """A source whose every question has as many documents as there are labels."""
+    pairs = some_pairs(40)
+    rows = np.repeat(np.arange(40), len(labels))
+    documents = [f"{pairs.answers[row]} {i % len(labels)}" for i, row in enumerate(rows)]
+    return CountingSource(name, QAPairs([f"{pairs.questions[row]} {row}" for row in rows], documents,
+                                        np.tile(np.float32(labels), 40), scored))  # fmt: skip
+
+
+def triples(rows, index: PairIndex) -> set[tuple[str, str, float]]:
+    return {(index.questions[q], index.documents[d], float(label))
+            for q, d, label in zip(rows.questions, rows.documents, rows.labels, strict=True)}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("labels", "scored", "dtype"),
+    [([1, 0, 0], False, np.uint8), ([3, 0, 1], False, np.float32), ([-1.5, 7, 0.25], True, np.float32)],
+)
+def test_without_a_miner_the_sources_own_labels_are_the_rows(tmp_path, encoder, tokenised, labels, scored, dtype):
+    source = listed(labels, scored)
+    rows = prepare_rows(source, NoMiner(), Policy(), encoder, tmp_path)
+    wanted = zip(source.pairs.questions, source.pairs.answers, source.pairs.labels.tolist(), strict=True)
+    assert triples(rows, PairIndex.of(source.pairs)) == set(wanted)
+    assert (len(rows), rows.labels.dtype) == (120, dtype)
+    assert rows.ranks.tolist() == [0, 1, 2] * 40
+    again = prepare_rows(
+        source, NoMiner(), Policy(2, absolute_margin=0.0), encoder, tmp_path
+    )  # a policy chooses nothing here
+    assert (source.loads, len(tokenised), again.fingerprints) == (1, 2, rows.fingerprints)
+    assert not (tmp_path / "pools").exists()
+
+
+def test_mined_negatives_come_on_top_of_given_ones_from_the_answers_alone(tmp_path, encoder):
+    source = listed([1, 0])
+    rows = prepare_rows(source, CountingMiner(), Policy(3), encoder, tmp_path)
+    index = PairIndex.of(source.pairs)
+    answers = {a for a, label in zip(source.pairs.answers, source.pairs.labels, strict=True) if label}
+    given = set(zip(source.pairs.questions, source.pairs.answers, source.pairs.labels.tolist(), strict=True))
+    found = triples(rows, index)
+    assert given < found
+    mined = found - given
+    assert len(mined) == 120
+    assert {label for *_, label in mined} == {0}
+    assert {document for _, document, _ in mined} <= answers
+    pool = Pool.open(tmp_path / "pools" / rows.fingerprints["pool"])
+    alone = PairIndex.of(QAPairs([q for q, _, y in given if y], [d for _, d, y in given if y]))
+    assert len(pool) == len(alone.questions)
+    assert rows.ranks.tolist() == [0, 1, 2, 3, 4] * 40
+    assert (
+        rows.fingerprints["rows"] != prepare_rows(source, NoMiner(), Policy(), encoder, tmp_path).fingerprints["rows"]
+    )
+
+
+def test_mining_beside_scores_is_refused_before_it_starts(tmp_path, encoder):
+    miner = CountingMiner()
+    with pytest.raises(DataError, match="train with miner=none"):
+        prepare_rows(listed([1, 2], True), miner, Policy(3), encoder, tmp_path)
+    assert miner.searches == 0
+
+
+@pytest.mark.parametrize("miner", [NoMiner(), BM25Miner()], ids=["given", "mined"])
+def test_a_question_with_copies_stands_so_often_in_every_epoch(tmp_path, encoder, miner):
+    source = listed([1, 0])
+    copies = np.repeat(np.int32([1, 2, 3, 1] * 10), 2)
+    repeated = CountingSource("repeated", dataclasses.replace(source.pairs, copies=copies))
+    rows = prepare_rows(repeated, miner, Policy(3), encoder, tmp_path)
+    each = len(rows.labels) // 40
+    assert len(rows) == each * 70
+    for epoch in (0, 1):
+        order = rows.order(12, epoch)
+        index = PairIndex.of(repeated.pairs)
+        wanted = np.asarray(index.copies)[rows.questions]
+        assert np.bincount(order, minlength=len(rows.labels)).tolist() == wanted.tolist()
+        plain = epoch_order(len(rows), 12, epoch)
+        own = plain < len(rows.labels)
+        np.testing.assert_array_equal(order[own], plain[own])
+
+
+def test_rows_that_were_read_leave_memory_and_are_read_again(tmp_path, encoder):
+    rows = prepare_rows(listed([1, 0]), NoMiner(), Policy(), encoder, tmp_path)
+    before = [rows.documents[:5].tolist(), rows.document_tokens[3].tolist(), rows.ranks[:4].tolist()]
+    rows.let_go(rows.order(12, 0))
+    assert [rows.documents[:5].tolist(), rows.document_tokens[3].tolist(), rows.ranks[:4].tolist()] == before

@@ -10,6 +10,7 @@ from sentence_transformers.util import mine_hard_negatives
 
 from crossrank.data.miners.bm25 import BM25Miner
 from crossrank.data.miners.embedding import EmbeddingMiner
+from crossrank.data.miners.none import NoMiner
 from crossrank.data.mining import Candidates
 from crossrank.data.pairs import QAPairs, Splits
 from crossrank.data.search import NO_CANDIDATE
@@ -200,3 +201,16 @@ def test_a_miner_that_finds_no_answer_at_all_is_a_data_error(tmp_path):
 def test_impossible_settings_are_refused(tmp_path, options):
     with pytest.raises(ValueError, match="depth must be at least 2 and at_k at least 1"):
         HeldOut("dev", small_source(), BM25Miner(), str(tmp_path), **options)
+
+
+def test_without_a_miner_there_is_nothing_to_rerank(tmp_path):
+    with pytest.raises(ValueError, match="miner=none finds nothing to rerank; evaluators=held_out lets BM25"):
+        HeldOut("dev", GivenPairs(Splits(random_pairs(3, 1), random_pairs(3, 2))), NoMiner(), str(tmp_path))
+
+
+def test_of_labelled_documents_those_above_0_are_relevant(tmp_path):
+    train, dev = random_pairs(9, seed=1), QAPairs(["q", "q"], ["bane dill", "cook"], np.float32([0, 2]))
+    evaluator = HeldOut("dev", GivenPairs(Splits(train, dev)), CountingMiner(), str(tmp_path), DEPTH)
+    (task,) = evaluator.tasks
+    assert [task.documents[d] for d in task.qrels["dev-0"]] == ["cook"]
+    assert set(task.documents) == set(task.candidates["dev-0"])  # texts that nobody looks at are not held

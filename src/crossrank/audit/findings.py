@@ -16,10 +16,12 @@ from crossrank.audit.pool import pool_section
 from crossrank.audit.untouched import section, with_and_without
 from crossrank.data.mining import Pool
 from crossrank.data.near_equal import SignedTexts, clusters
+from crossrank.data.pairs import QAPairs
 from crossrank.data.policy import Policy
 from crossrank.data.prepared_pool import TrainingTexts
 from crossrank.data.splits import load_splits
 from crossrank.data.teacher import Teacher
+from crossrank.data.texts import codes_by_appearance, digests
 from crossrank.errors import DataError
 from crossrank.evaluation.reranking import RerankingTask
 
@@ -70,7 +72,7 @@ def audit(asked: Audit, folder: Path) -> list[Section]:
     ]
     if asked.tasks:
         pairs = load_splits(asked.texts.source, asked.texts.cache_dir).train
-        leaks = find_leaks(pairs.questions, pairs.answers, asked.tasks)
+        leaks = find_leaks(pairs.questions, answers_of(pairs), asked.tasks)
         leaks.write(folder)
         told += leaks.sections()
         if run is not None:
@@ -78,6 +80,14 @@ def audit(asked: Audit, folder: Path) -> list[Section]:
     page = "\n\n".join(["# Audit", *(one.as_markdown(2) for one in told)])
     (folder / "audit.md").write_text(page + "\n", encoding="utf-8")
     return told
+
+
+def answers_of(pairs: QAPairs) -> Sequence[str]:
+    """Return the pairs' documents, and "" in the place of one that is labelled as no answer."""
+    if pairs.labels is None:
+        return pairs.answers
+    relevant = pairs.relevant(codes_by_appearance(digests(pairs.questions))[0])
+    return [answer if is_one else "" for answer, is_one in zip(pairs.answers, relevant, strict=True)]
 
 
 def _some_clusters(asked: Audit) -> tuple[list[list[int]], int]:

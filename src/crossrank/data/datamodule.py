@@ -26,6 +26,8 @@ from crossrank.errors import DataError
 
 log = logging.getLogger(__name__)
 
+BATCHES_RESIDENT = 16  # after so many, what they were read from leaves the process's memory
+
 
 class MicroBatches(Dataset[PairBatch], Sized):
     """All micro-batches of one process, in order; `batches[k]` is the same whenever and wherever it is asked for.
@@ -53,6 +55,7 @@ class MicroBatches(Dataset[PairBatch], Sized):
         self._ranks = rows.ranks  # made here, once, for all workers
         self._epoch = -1
         self._order: Any = None
+        self._served = 0
 
     def __len__(self) -> int:
         return self.steps * self.accumulate
@@ -69,6 +72,9 @@ class MicroBatches(Dataset[PairBatch], Sized):
             for q, d in zip(questions, documents, strict=True)
         ]
         batch = collate(self.encoder, pairs, labels, questions, self._ranks[chosen])
+        self._served += 1
+        if self._served % BATCHES_RESIDENT == 0:
+            self.rows.let_go(self._order)
         return batch.of_few_shapes(self.multiple) if self.multiple else batch
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from crossrank.data.fingerprint import fingerprint
+from crossrank.data.miners.none import NoMiner
 from crossrank.data.mining import Miner
 from crossrank.data.near_equal import NearEqual
 from crossrank.data.pairs import Ingredients, Source
@@ -26,6 +27,7 @@ from crossrank.data.tokens import PairEncoder
 FOLLOWS = {  # each step and those that it follows from, in the order in which a change spreads
     "source": (),
     "split": ("source",),
+    "given": ("split",),  # the rows that the source labels itself
     "miner": (),
     "pool": ("split", "miner"),
     "twins": ("pool",),  # where the policy leaves them out
@@ -34,7 +36,7 @@ FOLLOWS = {  # each step and those that it follows from, in the order in which a
     "policy": (),
     "tokenizer": (),
     "tokens": ("split", "tokenizer"),
-    "rows": ("pool", "twins", "answers", "policy"),
+    "rows": ("given", "pool", "twins", "answers", "policy"),
 }
 NEAR = NearEqual()  # what makes a document a twin of a positive
 
@@ -61,7 +63,8 @@ class Lineage:
     def folders(self, cache_dir: Path) -> dict[str, Path]:
         """Return where what the steps gave is cached, by its kind."""
         places = {
-            "texts": ("sources", "split", ""),
+            "texts": ("sources", "split", "-arrow"),
+            "given": ("given", "given", ""),
             "pool": ("pools", "pool", ""),
             "twins": ("twins", "twins", ""),
             "answers": ("teachers", "answers", ""),
@@ -96,6 +99,16 @@ def pool_lineage(
     return Lineage(_with_what_follows(own, _derived(policy, depth, teacher), {}))
 
 
+def given_lineage(source: Source, miner: Miner) -> Lineage:
+    """Return the steps of what a source labels itself, which a training without mining has alone; no text is read.
+
+    Raises:
+        DataError: the source is not there.
+    """
+    own = {name: find() for name, find in _own(source, miner, None, None).items()}
+    return Lineage(_with_what_follows(own, GIVEN, {}))
+
+
 def with_rows(pool: Lineage, encoder: PairEncoder) -> Lineage:
     """Return the steps of a pool and those of its tokens and rows."""
     return Lineage(_with_what_follows(pool.steps | {"tokenizer": _tokenizer_step(encoder)}, TRAINED_ON, {}))
@@ -112,33 +125,40 @@ def knowable_lineage(
     """Return the steps that can be known where files may have gone, and why each of the others cannot."""
     steps: dict[str, Step] = {}
     unknown: dict[str, str] = {}
-    own = _own(source, miner, policy, teacher) | {"tokenizer": lambda: _tokenizer_step(encoder())}
+    mined = not isinstance(miner, NoMiner)
+    own = _own(source, miner, policy if mined else None, teacher if mined else None)
+    own["tokenizer"] = lambda: _tokenizer_step(encoder())
     for name, find in own.items():
         try:
             steps[name] = find()
         except Exception as error:  # a damaged file may raise anything
             unknown[name] = " ".join(str(error).split())
-    return Lineage(_with_what_follows(steps, _derived(policy, depth, teacher) | TRAINED_ON, unknown)), unknown
+    derived = _derived(policy, depth, teacher) if mined else GIVEN
+    return Lineage(_with_what_follows(steps, derived | TRAINED_ON, unknown)), unknown
 
 
-def _own(source: Source, miner: Miner, policy: Policy, teacher: Teacher | None) -> dict[str, Callable[[], Step]]:
+def _own(source: Source, miner: Miner, policy: Policy | None, teacher: Teacher | None) -> dict[str, Callable[[], Step]]:
     """Return how the steps are found whose ids do not come from others'."""
     ingredients = cache(source.ingredients)  # hashes whole files
     own = {
         "source": lambda: _source_step(source, ingredients()),
         "split": lambda: _step(ingredients().fingerprint, ingredients().split),
         "miner": lambda: _step(miner.fingerprint(), _settings(miner)),
-        "policy": lambda: _step(fingerprint(dataclasses.asdict(policy)), _settings(policy)),
     }
-    return own if teacher is None else own | {"teacher": lambda: _step(teacher.fingerprint(), _settings(teacher))}
+    if policy is not None:
+        own["policy"] = lambda: _step(fingerprint(dataclasses.asdict(policy)), _settings(policy))
+    if teacher is not None:
+        own["teacher"] = lambda: _step(teacher.fingerprint(), _settings(teacher))
+    return own
 
 
+GIVEN: dict[str, dict[str, Any]] = {"given": {}}
 TRAINED_ON: dict[str, dict[str, Any]] = {"tokens": {}, "rows": {}}
 
 
 def _derived(policy: Policy, depth: int | None, teacher: Teacher | None) -> dict[str, dict[str, Any]]:
     """Return the steps whose ids come from others', and what else is in each."""
-    derived = {"pool": {"depth": depth or policy.rank_max}}
+    derived: dict[str, dict[str, Any]] = {"given": {}, "pool": {"depth": depth or policy.rank_max}}
     if policy.drop_twins:
         derived["twins"] = dataclasses.asdict(NEAR)
     return derived if teacher is None else derived | {"answers": filters_of(policy)}

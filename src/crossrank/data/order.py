@@ -15,8 +15,14 @@ def epoch_order(rows: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
 
     Source: sentence-transformers' default batch sampler: torch.randperm with a generator seeded seed + epoch.
     """
+    return permute(np.empty(rows, np.int64), seed, epoch)
+
+
+def permute(order: npt.NDArray[np.int64], seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """Fill an array, which may be a memory map, with the order of as many pairs in one epoch; see `epoch_order`."""
     generator = torch.Generator().manual_seed(seed + epoch)
-    return torch.randperm(rows, generator=generator).numpy()
+    torch.randperm(len(order), generator=generator, out=torch.from_numpy(order))
+    return order
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 from crossrank.data.cache import cached
 from crossrank.data.fingerprint import fingerprint
 from crossrank.data.lineage import NEAR, Lineage, pool_lineage
+from crossrank.data.mapped import give_back
 from crossrank.data.mining import Miner, Pool, mine
 from crossrank.data.near_equal import SignedTexts, write_signatures
 from crossrank.data.pairs import PairIndex, Source
@@ -46,6 +47,12 @@ class TrainingTexts:
         )  # fmt: skip
         return index
 
+    def close(self) -> None:
+        """Let go of the texts and of the memory that they took; they are read again when asked for."""
+        if self.__dict__.pop("index", None) is not None:
+            self.__dict__.pop("signed", None)
+            give_back()
+
     @cached_property
     def signed(self) -> SignedTexts:
         """The documents with their MinHash signatures."""
@@ -75,12 +82,10 @@ def prepare_pool(
         DataError: the source is broken, or the pool is less deep than the policy looks or of other texts.
         CacheError: the caches cannot be written.
     """
-    depth = depth or policy.rank_max
-    if depth < policy.rank_max:
-        raise DataError(f"the pool holds {depth} candidates a question and the policy looks at {policy.rank_max}")
+    depth = depth_for(policy, depth)
     made, cache = pool_lineage(texts.source, miner, policy, depth, teacher), texts.cache_dir
     folders = made.folders(cache)
-    cached(folders["pool"], lambda to: mine(texts.index, miner, depth, to, cache), resumable=True)
+    cached(folders["pool"], lambda to: mine(texts.index.answered(), miner, depth, to, cache), resumable=True)
     pool = Pool.open(folders["pool"])
     if policy.drop_twins:
         at = cached(folders["twins"], lambda to: write_twins(_ids(pool), texts.signed, to))
@@ -89,6 +94,17 @@ def prepare_pool(
         at = cached(folders["answers"], partial(_ask, teacher, pool, policy, texts), resumable=True)
         pool = dataclasses.replace(pool, teacher=np.load(at / "teacher.npy", mmap_mode="r"))
     return PreparedPool(pool, folders["pool"], made)
+
+
+def depth_for(policy: Policy, depth: int | None) -> int:
+    """Return how many candidates are mined a question: `depth`, or as many as the policy looks at.
+
+    Raises:
+        DataError: the policy looks at more.
+    """
+    if depth is not None and depth < policy.rank_max:
+        raise DataError(f"the pool holds {depth} candidates a question and the policy looks at {policy.rank_max}")
+    return depth or policy.rank_max
 
 
 def _ask(teacher: Teacher, pool: Pool, policy: Policy, texts: TrainingTexts, folder: Path) -> None:

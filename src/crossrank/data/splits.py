@@ -1,19 +1,19 @@
-"""A source's texts, read once and kept as parquet under the source's fingerprint."""
+"""A source's texts, read once and kept as Arrow files under the source's fingerprint."""
 
 import logging
+import shutil
+import tempfile
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from crossrank.data.cache import cached
-from crossrank.data.pairs import QAPairs, Source, Splits
+from crossrank.data.pair_file import open_pairs, write_pairs
+from crossrank.data.pairs import Source, Splits, StreamingSource
 
 log = logging.getLogger(__name__)
 
 
 def load_splits(source: Source, cache_dir: Path) -> Splits:
-    """Return the source's pairs, from the cache where they have been read before.
+    """Return the source's pairs, memory-mapped from the cache, into which they are read first where that is needed.
 
     Raises:
         DataError: the source is missing or broken.
@@ -22,15 +22,27 @@ def load_splits(source: Source, cache_dir: Path) -> Splits:
 
     def build(folder: Path) -> None:
         log.info("reading the texts of %s; the next run finds them cached", type(source).__name__)
-        splits = source.load()
+        scratch = folder / "scratch"
+        scratch.mkdir()
+        splits = source.stream(scratch) if isinstance(source, StreamingSource) else source.load()
         for name, pairs in (("train", splits.train), ("dev", splits.dev)):
-            table = pa.table({"question": list(pairs.questions), "answer": list(pairs.answers)})
-            pq.write_table(table, folder / f"{name}.parquet")
+            write_pairs(folder / f"{name}.arrow", pairs)
+        shutil.rmtree(scratch)
 
-    folder = cached(cache_dir / "sources" / source.fingerprint(), build)
-    return Splits(train=_read(folder / "train.parquet"), dev=_read(folder / "dev.parquet"))
+    folder = cached(_folder(source, cache_dir), build)
+    return Splits(train=open_pairs(folder / "train.arrow"), dev=open_pairs(folder / "dev.arrow"))
 
 
-def _read(file: Path) -> QAPairs:
-    table = pq.read_table(file)
-    return QAPairs(table["question"].to_pylist(), table["answer"].to_pylist())
+def streamed(source: StreamingSource) -> Splits:
+    """Return what a source streams into a folder that is gone at once; the maps of its files stay."""
+    with tempfile.TemporaryDirectory() as scratch:
+        return source.stream(Path(scratch))
+
+
+def training_texts(source: Source, cache_dir: Path) -> Path:
+    """Return the file that `load_splits` keeps a source's training pairs in, with columns question and answer."""
+    return _folder(source, cache_dir) / "train.arrow"
+
+
+def _folder(source: Source, cache_dir: Path) -> Path:
+    return cache_dir / "sources" / f"{source.fingerprint()}-arrow"

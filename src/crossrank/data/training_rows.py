@@ -6,17 +6,22 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from crossrank.data.cache import cached, save_array
-from crossrank.data.lineage import Lineage, with_rows
+from crossrank.data.given import Given
+from crossrank.data.lineage import Lineage, given_lineage, with_rows
+from crossrank.data.mapped import let_go, new_array
+from crossrank.data.miners.none import NoMiner
 from crossrank.data.mining import Miner, Pool
-from crossrank.data.order import epoch_order
+from crossrank.data.order import permute
 from crossrank.data.pairs import Source
 from crossrank.data.policy import Negatives, Policy
-from crossrank.data.prepared_pool import TrainingTexts, prepare_pool
+from crossrank.data.prepared_pool import TrainingTexts, depth_for, prepare_pool
+from crossrank.data.ranks import ROWS_PER_BLOCK, write_ranks
 from crossrank.data.search import NO_CANDIDATE
 from crossrank.data.teacher import Teacher
 from crossrank.data.tokens import PairEncoder, TokenStore, write_tokens
@@ -38,11 +43,12 @@ class TrainingRows:
     folder: Path
     questions: npt.NDArray[np.int32]
     documents: npt.NDArray[np.int32]
-    labels: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
     question_tokens: TokenStore
     document_tokens: TokenStore
     lineage: Lineage
     fresh: tuple[Pool, Policy] | None = None  # what draws anew each epoch, if anything does
+    again: npt.NDArray[np.int64] | None = None  # rows that an epoch visits once more, one entry a visit
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -50,11 +56,12 @@ class TrainingRows:
         return self.lineage.ids
 
     def __len__(self) -> int:
-        return len(self.labels)
+        """How many rows an epoch visits."""
+        return len(self.labels) + (0 if self.again is None else len(self.again))
 
     def at(
         self, rows: npt.NDArray[np.integer], epoch: int
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[Any]]:
         """Return the questions, documents and labels of some rows in an epoch (from 0)."""
         questions, documents, labels = (np.array(x[rows]) for x in (self.questions, self.documents, self.labels))
         if self.fresh is None or epoch == 0:
@@ -71,26 +78,37 @@ class TrainingRows:
 
     @cached_property
     def ranks(self) -> npt.NDArray[np.uint8]:
-        """Of each row: 0 for a positive, else its place among its question's negatives, hardest first, from 1 to 255.
+        """Of each row, memory-mapped: 0 for a positive, else its place among its question's negatives, hardest first.
 
-        The order of the rows says it, see `write_rows`.
+        The order of the rows says it, see `write_ranks`; it is written beside the rows when first asked for.
         """
-        negative = np.asarray(self.labels) == 0
-        counted = np.cumsum(negative, dtype=np.int32)
-        asked = np.asarray(self.questions)
-        starts = np.flatnonzero(np.diff(asked, prepend=-1))
-        before = np.repeat((counted - negative)[starts], np.diff(starts, append=len(asked)))
-        return np.where(negative, np.minimum(counted - before, 255), 0).astype(np.uint8)
+        made = cached(
+            self.folder.with_name(f"{self.folder.name}-ranks"),
+            lambda to: write_ranks(self.questions, self.labels, to / "ranks.npy"),
+        )
+        mapped: npt.NDArray[np.uint8] = np.load(made / "ranks.npy", mmap_mode="r")
+        return mapped
 
     def order(self, seed: int, epoch: int) -> npt.NDArray[np.int64]:
         """Return the memory-mapped order of one epoch, written beside the rows when first asked for."""
 
         def build(folder: Path) -> None:
-            save_array(folder / "order.npy", epoch_order(len(self), seed, epoch))
+            order = permute(new_array(folder / "order.npy", len(self), np.int64), seed, epoch)
+            if self.again is not None:
+                for start in range(0, len(order), ROWS_PER_BLOCK):
+                    block = order[start : start + ROWS_PER_BLOCK]
+                    more = block >= len(self.labels)
+                    block[more] = self.again[block[more] - len(self.labels)]
 
         made = cached(self.folder.with_name(f"{self.folder.name}-order-{seed}-{epoch}"), build)
         mapped: npt.NDArray[np.int64] = np.load(made / "order.npy", mmap_mode="r")
         return mapped
+
+    def let_go(self, *others: npt.NDArray[Any]) -> None:
+        """Take what has been read of the rows, their tokens and `others` out of this process's memory."""
+        stores = (self.question_tokens, self.document_tokens)
+        tokens = (array for store in stores for array in (store.ids, store.offsets))
+        let_go([self.questions, self.documents, self.labels, self.ranks, *tokens, *others])
 
 
 def prepare_rows(
@@ -111,18 +129,29 @@ def prepare_rows(
         CacheError: the caches cannot be written.
     """
     texts = TrainingTexts(source, cache_dir)
-    prepared = prepare_pool(texts, miner, policy, pool_depth, teacher)
-    pool, made = prepared.pool, with_rows(prepared.lineage, encoder)
+    depth = depth_for(policy, pool_depth)
+    given = Given.prepare(lambda: texts.index, given_lineage(source, miner).ids["given"], cache_dir)
+    pool = None
+    if isinstance(miner, NoMiner):
+        made = with_rows(given_lineage(source, miner), encoder)
+        rows_folder = given.alone()
+    else:
+        given.allow_mining(policy.fresh)
+        prepared = prepare_pool(texts, miner, policy, depth, teacher)
+        pool, made = prepared.pool, with_rows(prepared.lineage, encoder)
+        rows_folder = given.beside(
+            cached(made.folders(cache_dir)["rows"], lambda to: write_rows(prepared.pool, policy, to))
+        )
     folders = made.folders(cache_dir)
     question_folder = cached(folders["question tokens"], lambda to: write_tokens(encoder, texts.index.questions, to))
     document_folder = cached(folders["document tokens"], lambda to: write_tokens(encoder, texts.index.documents, to))
-    rows_folder = cached(folders["rows"], lambda to: write_rows(pool, policy, to))
+    texts.close()
     questions, documents, labels = (
         np.load(rows_folder / f"{name}.npy", mmap_mode="r") for name in ("questions", "documents", "labels")
     )
     return TrainingRows(
         rows_folder, questions, documents, labels, TokenStore.open(question_folder), TokenStore.open(document_folder),
-        made, (pool, policy) if policy.fresh else None,
+        made, (pool, policy) if pool is not None and policy.fresh else None, given.again(rows_folder),
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from crossrank.data.cache import cached
 from crossrank.data.fingerprint import fingerprint
+from crossrank.data.miners.none import NoMiner
 from crossrank.data.mining import Miner, Pool, mine
 from crossrank.data.pairs import PairIndex, Source
 from crossrank.data.search import NO_CANDIDATE
@@ -42,6 +43,8 @@ class HeldOut(OverTasks):
     def __post_init__(self) -> None:
         if self.depth < 2 or self.at_k < 1:
             raise ValueError(f"depth must be at least 2 and at_k at least 1, got {self.depth} and {self.at_k}")
+        if isinstance(self.miner, NoMiner):
+            raise ValueError("miner=none finds nothing to rerank; evaluators=held_out lets BM25 find it")
 
     @property
     def datasets(self) -> Sequence[str]:
@@ -63,10 +66,11 @@ class HeldOut(OverTasks):
         folder = cached(cache / "pools" / named, build, resumable=True)
         pool = Pool.open(folder)
         names = {question: f"{self.name}-{question}" for question in range(len(index.questions))}
+        shown = np.union1d(pool.candidates[:, : self.depth], index.positives)
         task = RerankingTask(
             name=self.name,
             queries={name: index.questions[question] for question, name in names.items()},
-            documents={str(d): text for d, text in enumerate(index.documents)},
+            documents={str(d): index.documents[d] for d in shown if d != NO_CANDIDATE},
             candidates={name: _ids(pool.candidates[question, : self.depth]) for question, name in names.items()},
             qrels={name: dict.fromkeys(_ids(index.positives_of(q)), 1) for q, name in names.items()},
             at_k=self.at_k,

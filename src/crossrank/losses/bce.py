@@ -14,6 +14,7 @@ class WeightedBCE(nn.Module):
     Source: sentence-transformers' BinaryCrossEntropyLoss; its GooAQ recipe sets w to the negatives of a question.
     """
 
+    label_range = (0.0, 1.0)  # what labels may be
     pos_weight: Tensor
 
     def __init__(self, pos_weight: float = 1.0) -> None:

@@ -74,3 +74,8 @@ def _tokenizer_config(encoder: PairEncoder) -> dict[str, Any]:
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:
     file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def exported_files(folder: Path) -> list[Path]:
+    """Return the files of an exported model but its card, which a person may edit."""
+    return [file for file in sorted(folder.iterdir()) if file.name != "README.md"]

@@ -116,3 +116,23 @@ def test_the_fingerprint_follows_content_and_settings_but_not_the_place(tmp_path
 def test_impossible_counts_are_refused(settings):
     with pytest.raises(ValueError, match="must be at least 1, got 0"):
         PairsFile("a.jsonl", **settings)
+
+
+def test_a_folder_of_shards_is_one_file(tmp_path):
+    folder, dev = tmp_path / "shards", tmp_path / "dev"
+    for where in (folder, dev):
+        where.mkdir()
+    jsonl(folder / "b.jsonl", ROWS[8:15])
+    jsonl(folder / "a.jsonl", ROWS[:8])
+    jsonl(dev / "c.jsonl", ROWS[15:])
+    whole = jsonl(tmp_path / "whole.jsonl", ROWS[:15])
+    splits = PairsFile(str(folder), dev_path=str(dev)).load()
+    assert splits == PairsFile(whole, dev_path=str(dev / "c.jsonl")).load()
+    assert list(splits.train.questions) == [row["question"] for row in ROWS[:15]]
+    assert len(PairsFile(str(folder), dev_path=str(dev), limit=9).load().train) == 9
+    before = PairsFile(str(folder)).fingerprint()
+    jsonl(folder / "b.jsonl", ROWS[8:14])
+    assert PairsFile(str(folder)).fingerprint() != before
+    jsonl(folder / "b.jsonl", [*ROWS[8:14], {"question": "", "answer": "a"}])
+    with pytest.raises(DataError, match=rf"^{folder / 'b.jsonl'}, row 7: 'question' is empty"):
+        PairsFile(str(folder)).load()

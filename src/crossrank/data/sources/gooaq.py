@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import datasets
+import pyarrow as pa
 
 from crossrank.data.fingerprint import file_fingerprint, fingerprint
 from crossrank.data.pairs import Ingredients, QAPairs, Splits, split_dev
+from crossrank.data.texts import Texts
 from crossrank.errors import DataError
 from crossrank.hub import Asset, local_folder, resolve
 
@@ -68,14 +70,18 @@ class GooAQ:
             raise DataError(f"{self.path}: no column {sorted(missing)}; the columns are: {data.column_names}")
         if len(data) < self.limit:
             raise DataError(f"{self.path}: {len(data)} rows, fewer than source.limit = {self.limit}")
-        return split_dev(QAPairs(self._texts(data, "question"), self._texts(data, "answer")), self.dev_size, self.seed)
+        table = data.with_format("arrow")[:]  # memory-mapped from the library's own cache
+        return split_dev(
+            QAPairs(self._texts(table, "question"), self._texts(table, "answer")), self.dev_size, self.seed
+        )
 
-    def _texts(self, data: datasets.Dataset, column: str) -> list[str]:
-        texts: list[str] = data[column][:]
-        for number, text in enumerate(texts, start=1):
-            if not isinstance(text, str):
-                raise DataError(f"{self.path}, row {number}: {column!r} is not a text but {text!r}")
-        return texts
+    def _texts(self, table: pa.Table, column: str) -> Texts:
+        values = table[column]
+        is_text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
+        bad = values.is_null().index(True).as_py() if is_text else 0
+        if bad >= 0:
+            raise DataError(f"{self.path}, row {bad + 1}: {column!r} is not a text but {values[bad].as_py()!r}")
+        return Texts(values.chunks)
 
     def _asset(self) -> Asset:
         return Asset("dataset", self.path, self.revision)

@@ -1,21 +1,22 @@
-"""Pairs from a local file; columns are named by config."""
+"""Pairs from local files; columns are named by config."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from crossrank.data.fingerprint import file_fingerprint
+from crossrank.data.pair_file import open_pairs, write_stream
 from crossrank.data.pairs import Ingredients, QAPairs, Splits, split_dev
-from crossrank.data.readers import BadRows, read_rows, text_column
+from crossrank.data.readers import read_all, shards, text_column
+from crossrank.data.splits import streamed
 from crossrank.errors import DataError
 from crossrank.hub import Asset
 
 
 @dataclass(frozen=True)
 class PairsFile:
-    """A jsonl, jsonl.gz, csv or parquet file with a question and an answer a row.
+    """A jsonl, csv, tsv (each also as gz), parquet or arrow file, or a folder of them, with a pair a row.
 
     The dev split is `dev_path` where given, otherwise `dev_size` random rows of `path`. `limit` takes the first rows
     of `path` only. `bad_rows` says what happens to a row without question or answer.
@@ -47,11 +48,11 @@ class PairsFile:
             DataError: a file is not there.
         """
         content = {
-            "kind": "pairs-file", "content": file_fingerprint(_existing(self.path)), "limit": self.limit,
+            "kind": "pairs-file", "content": _hashes(self.path), "limit": self.limit,
             "question_column": self.question_column, "answer_column": self.answer_column, "bad_rows": self.bad_rows,
         }  # fmt: skip
         if self.dev_path:
-            return Ingredients(content, {"dev_content": file_fingerprint(_existing(self.dev_path))})
+            return Ingredients(content, {"dev_content": _hashes(self.dev_path)})
         return Ingredients(content, {"dev_size": self.dev_size, "seed": self.seed})
 
     def fingerprint(self) -> str:
@@ -64,31 +65,37 @@ class PairsFile:
         Raises:
             DataError: a file is missing, empty or broken, a column is not there, a row is not usable.
         """
-        pairs = self._read(Path(self.path), self.limit)
+        return streamed(self)
+
+    def stream(self, scratch: Path) -> Splits:
+        """Read the files into Arrow files in `scratch`; see `load`."""
+        pairs = self._read(self.path, self.limit, scratch / "train.arrow")
         if self.dev_path is None:
             return split_dev(pairs, self.dev_size, self.seed)
-        return Splits(train=pairs, dev=self._read(Path(self.dev_path), None))
+        return Splits(train=pairs, dev=self._read(self.dev_path, None, scratch / "dev.arrow"))
 
-    def _read(self, path: Path, limit: int | None) -> QAPairs:
-        bad = BadRows(path, self.bad_rows)
-        questions: list[str] = []
-        answers: list[str] = []
-        for number, row in islice(read_rows(path), limit):
-            question = text_column(row, self.question_column, path, number)
-            answer = text_column(row, self.answer_column, path, number)
+    def _read(self, path: str, limit: int | None, to: Path) -> QAPairs:
+        write_stream(to, self._rows(_files(path), limit))
+        pairs = open_pairs(to)
+        if not len(pairs):
+            raise DataError(f"{path}: no usable row among those read")
+        return pairs
+
+    def _rows(self, files: Sequence[Path], limit: int | None) -> Iterator[tuple[str, str]]:
+        for bad, number, row in read_all(files, self.bad_rows, limit):
+            question = text_column(row, self.question_column, bad.path, number)
+            answer = text_column(row, self.answer_column, bad.path, number)
             if question is None or answer is None:
                 column = self.question_column if question is None else self.answer_column
                 bad.reject(number, f"{column!r} is empty or not a text; every row needs a question and an answer")
                 continue
-            questions.append(question)
-            answers.append(answer)
-        bad.warn()
-        if not questions:
-            raise DataError(f"{path}: no usable row among those read")
-        return QAPairs(questions, answers)
+            yield question, answer
 
 
-def _existing(path: str) -> Path:
-    if not Path(path).is_file():
-        raise DataError(f"{path}: no such file")
-    return Path(path)
+def _hashes(path: str) -> str | list[str]:
+    found = [file_fingerprint(file) for file in _files(path)]
+    return found[0] if len(found) == 1 else found
+
+
+def _files(path: str) -> list[Path]:
+    return shards(Path(path))
