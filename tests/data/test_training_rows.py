@@ -309,9 +309,8 @@ def test_without_a_miner_the_sources_own_labels_are_the_rows(tmp_path, encoder, 
     assert triples(rows, PairIndex.of(source.pairs)) == set(wanted)
     assert (len(rows), rows.labels.dtype) == (120, dtype)
     assert rows.ranks.tolist() == [0, 1, 2] * 40
-    again = prepare_rows(
-        source, NoMiner(), Policy(2, absolute_margin=0.0), encoder, tmp_path
-    )  # a policy chooses nothing here
+    nothing = Policy(2, absolute_margin=0.0)  # to choose from
+    again = prepare_rows(source, NoMiner(), nothing, encoder, tmp_path)
     assert (source.loads, len(tokenised), again.fingerprints) == (1, 2, rows.fingerprints)
     assert not (tmp_path / "pools").exists()
 
