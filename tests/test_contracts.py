@@ -158,5 +158,5 @@ def test_what_has_to_be_fetched_is_known_without_fetching(group, choice, monkeyp
     for part in parts:
         assets = part.assets()
         assert all(isinstance(asset, Asset) for asset in assets)
-        local = [asset for asset in assets if asset.path.startswith("pypi:")]
-        assert all(asset.revision for asset in assets if asset not in local), "a hub asset without a pinned revision"
+        own = [asset for asset in assets if asset.path.startswith("pypi:") or asset.path == "given"]  # the user's
+        assert all(asset.revision for asset in assets if asset not in own), "a hub asset without a pinned revision"

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.*treespec, LeafSpec.*", "ignore:.*does not have many workers.*", "ignore:.*will be overridden.*"
 )
 WORDS = ["cat", "dog", "river", "stone", "music", "iron", "paper", "cloud", "winter", "engine", "bread", "ocean"]
-DATA = {"source", "split", "pool", "twins", "tokens", "rows"}
+DATA = {"source", "split", "given", "pool", "twins", "tokens", "rows"}
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +234,7 @@ def test_a_file_that_was_moved_cannot_be_checked_which_is_no_difference(world):
     assert with_verdict(found, "cannot be checked") == DATA
     assert with_verdict(found, "differs") == set()
     assert "pairs.jsonl: no such file" in found["source"].words
-    assert found["rows"].words == "follows from pool and twins"
+    assert found["rows"].words == "follows from given and pool and twins"
     assert exit_code([*found.values()]) == 3
     configure(world, source__path=str(world / "moved.jsonl"))
     assert exit_code(verify(world / "run")) == 0
@@ -245,7 +245,7 @@ def test_what_follows_from_a_change_differs_though_another_step_cannot_be_checke
     configure(world, miner__k1=2.0)
     found = findings(world)
     assert with_verdict(found, "differs") == {"miner", "pool", "twins", "rows"}
-    assert with_verdict(found, "cannot be checked") == {"source", "split", "tokens"}
+    assert with_verdict(found, "cannot be checked") == {"source", "split", "given", "tokens"}
     assert found["pool"].words == "follows from miner"
     assert exit_code([*found.values()]) == 1
 
