@@ -200,6 +200,11 @@ IMPOSSIBLE = {
     ("monitor=x",): ("callbacks.evaluation.monitor", "they produce: eval/held_out/dev/map"),
     ("evaluators.held_out.at_k=5",): ("callbacks.evaluation.monitor", "did you mean 'eval/held_out/dev/ndcg@5'?"),
     ("data.pool_depth=50",): ("data.pool_depth", "policy.rank_max = 100"),
+    ("miner=none", "teacher=cross_encoder", "teacher.path=x"): ("teacher", "miner=none finds nothing"),
+    ("miner=none", "~evaluators.held_out", "evaluators=gooaq_dev", "monitor=eval/gooaq_dev/gooaq-dev/ndcg@10"): (
+        "evaluators.gooaq_dev",
+        "miner=none finds nothing to rerank",
+    ),
     ("data.pairs_per_step=9", "trainer.accumulate_grad_batches=2"): ("data.pairs_per_step", "9 is not a multiple"),
 }
 

@@ -14,6 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from crossrank.callbacks.evaluation import PeriodicEvaluation
+from crossrank.data.miners.none import NoMiner
 from crossrank.data.teacher import Teacher
 from crossrank.errors import ConfigError
 from crossrank.evaluation import Evaluator, metric_names, produced_keys
@@ -151,9 +152,15 @@ def _optimizer_accepts_its_values(parts: Node) -> Iterator[str]:
         yield f"optimizer: {error}"
 
 
+def _teacher_has_something_to_judge(parts: Node) -> Iterator[str]:
+    if parts.get("teacher") is not None and isinstance(parts["miner"], NoMiner):
+        yield "teacher: it judges what a miner finds, and miner=none finds nothing; leave one of them out"
+
+
 RULES: dict[Callable[[Node], Iterator[str]], tuple[str, ...]] = {  # a rule and the parts that it reads
     _monitor_is_produced: ("callbacks",),
     _pool_is_deep_enough: ("data", "policy"),
     _steps_divide_into_micro_batches: ("data", "trainer"),
     _optimizer_accepts_its_values: ("optimizer",),
+    _teacher_has_something_to_judge: ("miner",),
 }

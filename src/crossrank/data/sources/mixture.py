@@ -59,9 +59,9 @@ class Mixture:
         """
         parts = {name: self.sources[name].ingredients() for name in sorted(self.sources)}
         weights = {name: float(self.weights[name]) for name in parts}
-        content = {"kind": "mixture", **{name: part.content for name, part in parts.items()}}
-        split = {"weights": weights, "size": self.size, "seed": self.seed}
-        return Ingredients(content, split | {name: part.split for name, part in parts.items()})
+        content = {"kind": "mixture", "sources": {name: part.content for name, part in parts.items()}}
+        drawn = {"weights": weights, "size": self.size, "seed": self.seed}
+        return Ingredients(content, drawn | {"splits": {name: part.split for name, part in parts.items()}})
 
     def fingerprint(self) -> str:
         """Return an id of the sources, their weights and what is drawn; their order does not count."""
