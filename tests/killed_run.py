@@ -16,7 +16,7 @@ import crossrank.training.checkpoints as checkpoints
 from crossrank.callbacks.evaluation import PeriodicEvaluation
 from crossrank.callbacks.step_rng import StepKeyedRNG
 from crossrank.config import build_training_run
-from crossrank.data import training_rows
+from crossrank.data import prepared_pool
 from crossrank.evaluation.store import EvaluationStore
 from crossrank.models import backbones
 from crossrank.quiet import quieten
@@ -31,7 +31,7 @@ POINTS = {  # what is called at a point; the process dies at the n-th call, or a
     "written": (checkpoints, "file_fingerprint"),  # a state that is not yet under its name
     "scoring": (PeriodicEvaluation, "_evaluate"),
     "evaluation": (EvaluationStore, "write"),
-    "mining": (training_rows, "mine"),
+    "mining": (prepared_pool, "mine"),
     "export": (run, "export"),
     "card": (run, "write_card"),
 }
