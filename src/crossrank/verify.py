@@ -96,7 +96,8 @@ def _caches(record: LineageRecord, cache_dir: Path) -> Iterator[Finding]:
     for kind, folder in record.lineage.folders(cache_dir).items():
         was, name = record.caches.get(kind), f"cached {kind}"
         if not folder.is_dir():
-            yield Finding(name, was or NOTHING, NOTHING, "not cached")
+            if was:
+                yield Finding(name, was, NOTHING, "not cached")
             continue
         there, built = contents(folder), contents_when_built(folder)
         now = fingerprint(there)

@@ -3,10 +3,14 @@ import shutil
 import pytest
 from safetensors.numpy import load_file, save_file
 from test_lineage import ALL, another, known, some_parts
+from test_training_rows import listed
 
 from crossrank.data.lineage import Lineage, Step
 from crossrank.data.lineage_record import UNSAID, LineageRecord, differences
+from crossrank.data.miners.bm25 import BM25Miner
 from crossrank.data.miners.embedding import EmbeddingMiner
+from crossrank.data.miners.none import NoMiner
+from crossrank.data.policy import Policy
 from crossrank.data.training_rows import prepare_rows
 from crossrank.errors import DataError
 
@@ -14,6 +18,15 @@ from crossrank.errors import DataError
 @pytest.fixture
 def parts(tmp_path, encoder):
     return some_parts(tmp_path, encoder)
+
+
+def test_mined_rows_and_those_joined_with_given_ones_are_both_recorded(tmp_path, encoder):
+    mined = prepare_rows(listed([1, 0]), BM25Miner(), Policy(3), encoder, tmp_path)
+    assert LineageRecord.of(mined.lineage, tmp_path).caches.keys() >= {"given", "rows", "rows and given"}
+    assert mined.folder == mined.lineage.folders(tmp_path)["rows and given"]
+    alone = prepare_rows(listed([1, 0]), NoMiner(), Policy(3), encoder, tmp_path)
+    caches = LineageRecord.of(alone.lineage, tmp_path).caches
+    assert caches.keys() == {"texts", "given", "question tokens", "document tokens"}
 
 
 def test_a_record_comes_back_as_it_was_written(parts, tmp_path):

@@ -61,7 +61,7 @@ class Lineage:
         return {name: step.id for name, step in self.steps.items()}
 
     def folders(self, cache_dir: Path) -> dict[str, Path]:
-        """Return where what the steps gave is cached, by its kind."""
+        """Return where what the steps gave is cached, by its kind; not every training has every kind."""
         places = {
             "texts": ("sources", "split", "-arrow"),
             "given": ("given", "given", ""),
@@ -71,6 +71,7 @@ class Lineage:
             "question tokens": ("tokens", "tokens", "-questions"),
             "document tokens": ("tokens", "tokens", "-documents"),
             "rows": ("rows", "rows", ""),
+            "rows and given": ("rows", "rows", "-and-given"),  # where there are both
         }
         ids = self.ids
         return {
