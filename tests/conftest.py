@@ -1,4 +1,3 @@
-import json
 import logging
 import os
 import subprocess
@@ -11,6 +10,7 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ["CROSSRANK_TARGETS"] = "test_config"  # whose components the gate's tests build
 
 import numpy as np
+import program_server
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
@@ -49,8 +49,10 @@ class FinishedRun:
     output: str
 
 
-def run_program(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Run one of the programs as a user does."""
+def run_program(*arguments: str, cwd: Path = ROOT, alone: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run one of the programs as a user does; where it must be `alone`, with its own imports too."""
+    if not alone:
+        return program_server.call(arguments, cwd, program_environment())
     return subprocess.run(
         [sys.executable, "-m", *arguments], cwd=cwd, env=program_environment(), capture_output=True, text=True,
         timeout=240,
@@ -69,38 +71,6 @@ def program_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
 
 
-MANY = """
-import json, runpy, sys
-program, *calls = json.loads(sys.argv[1])
-sys.stdout = sys.stderr
-for words in calls:
-    sys.argv = [program, *words]
-    try:
-        runpy.run_module(program, run_name="__main__")
-        code = 0
-    except SystemExit as left:
-        code = left.code
-    print(f"left with {code}", file=sys.stderr)
-"""
-
-
-def run_many(program: str, *calls: tuple[str, ...]) -> list[tuple[int, str]]:
-    """Run a program several times in one process, which loads torch once; return exit code and output of each."""
-    done = subprocess.run(
-        [sys.executable, "-c", MANY, json.dumps([program, *calls])],
-        cwd=ROOT, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    ends, said = [], []
-    for line in done.stderr.splitlines():
-        if line.startswith("left with "):
-            ends.append((int(line.split()[-1]), "\n".join(said)))
-            said = []
-        else:
-            said.append(line)
-    return ends
-
-
 @pytest.fixture(scope="session")
 def cache_dir(tmp_path_factory) -> Path:
     """Texts, pools and tokens that the runs of this session share."""
@@ -111,7 +81,7 @@ def cache_dir(tmp_path_factory) -> Path:
 def smoke_run(tmp_path_factory, cache_dir) -> FinishedRun:
     """A finished `experiment=smoke`."""
     folder = tmp_path_factory.mktemp("runs") / "smoke"
-    done = run_program("src.train", "experiment=smoke", f"hydra.run.dir={folder}", f"cache_dir={cache_dir}")
+    done = run_program("src.train", "experiment=smoke", f"hydra.run.dir={folder}", f"cache_dir={cache_dir}", alone=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return FinishedRun(folder, cache_dir, done.stdout + done.stderr)
 

@@ -1,28 +1,29 @@
+import os
 import signal
-import subprocess
-import sys
-import textwrap
+from functools import partial
 
 import numpy as np
+import program_server
 import pytest
-from conftest import ROOT, run_program
+from conftest import ROOT, program_environment, run_program
 
-KILLED = """
-import os, runpy, signal, sys
-sys.argv = ["src.mine", *sys.argv[1:]]
 from crossrank.data.cache import Unfinished
 from crossrank.data.miners import embedding
-embedding.QUESTIONS_PER_BLOCK = embedding.TEXTS_PER_CALL = 50
-Unfinished.__init__.__defaults__ = (0.0,)
-add, calls = Unfinished.add, []
-def counted(self, *arguments):
-    add(self, *arguments)
-    calls.append(self)
-    if len(calls) == {blocks}:
-        os.kill(os.getpid(), signal.SIGKILL)
-Unfinished.add = counted
-runpy.run_module("src.mine", run_name="__main__")
-"""
+
+
+def die_after(blocks):
+    """Save every block, of 50 texts or questions, and have the process die after some."""
+    embedding.QUESTIONS_PER_BLOCK = embedding.TEXTS_PER_CALL = 50
+    Unfinished.__init__.__defaults__ = (0.0,)
+    add, calls = Unfinished.add, []
+
+    def counted(self, *arguments):
+        add(self, *arguments)
+        calls.append(self)
+        if len(calls) == blocks:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Unfinished.add = counted
 
 
 def test_training_finds_the_pool_that_was_mined(tmp_path):
@@ -63,10 +64,8 @@ def arrays(cache):
 def test_a_killed_mining_goes_on_where_it_stopped(tmp_path, mining, blocks, where):
     """200 questions and 200 documents in blocks of 50: 4 of the documents, 4 of the questions, 4 of the pool."""
     arguments, whole = mining
-    script = textwrap.dedent(KILLED.format(blocks=blocks))
-    killed = subprocess.run(
-        [sys.executable, "-c", script, *arguments, f"cache_dir={tmp_path}"], cwd=ROOT, capture_output=True, text=True
-    )
+    words = ("src.mine", *arguments, f"cache_dir={tmp_path}")
+    killed = program_server.call(words, ROOT, program_environment(), partial(die_after, blocks))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     (unfinished,) = (tmp_path / where).glob(".*.unfinished")
     assert '"done": 100' in (unfinished / "unfinished.json").read_text()

@@ -130,6 +130,7 @@ def test_in_a_sweep_over_several_devices_each_job_starts_its_own_processes(tmp_p
         "src.train", "-m", "experiment=smoke", "optimizer.lr=-1,1e-3", "data.max_steps=3", "trainer=ddp",
         "trainer.accelerator=cpu", "~callbacks.evaluation", "callbacks.throughput.every_n_steps=1",
         f"hydra.sweep.dir={tmp_path / 'a sweep'}", f"hydra.run.dir={tmp_path / 'no sweep'}", f"cache_dir={cache_dir}",
+        alone=True,
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr  # of the job that the gate refuses
     assert [path.name for path in tmp_path.iterdir()] == ["a sweep"]

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import yaml
-from conftest import run_many
+from conftest import run_program
 
 
 def test_exit_codes_and_sentences(smoke_run, tmp_path):
@@ -25,7 +25,9 @@ def test_exit_codes_and_sentences(smoke_run, tmp_path):
         (): (2, "run: required and missing"),
         ("a", "b"): (2, "one run at a time, got 2: a, b"),
     }
-    for (words, (code, message)), (left, said) in zip(calls.items(), run_many("src.verify", *calls), strict=True):
-        assert (left, message in said) == (code, True), f"{words}: {left}, {said}"
+    for words, (code, message) in calls.items():
+        done = run_program("src.verify", *words)
+        said = done.stdout + done.stderr
+        assert (done.returncode, message in said) == (code, True), f"{words}: {done.returncode}, {said}"
         assert "Traceback" not in said
         assert ("│ cached pool " in said) == (code != 2)
