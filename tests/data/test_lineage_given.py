@@ -31,7 +31,7 @@ def parts(tmp_path, encoder):
         ("the depth", set(), set()),
         ("the split", {"split", "given", "tokens", "rows"}, {"texts", "given", "question tokens", "document tokens"}),
         ("max_length", {"tokenizer", "tokens"}, {"question tokens", "document tokens"}),
-        ("a miner", {"miner", "policy", "pool", "twins", "rows"}, {"pool", "twins", "rows"}),
+        ("a miner", {"miner", "policy", "pool", "twins", "rows"}, {"pool", "twins", "rows", "rows and given"}),
     ],
 )
 def test_without_a_miner_rows_follow_from_what_the_source_gives(parts, tmp_path, change, ids, built):
