@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import logging
+import shutil
 from dataclasses import dataclass, field
 
 import datasets
@@ -366,3 +367,18 @@ def test_rows_that_were_read_leave_memory_and_are_read_again(tmp_path, encoder):
     before = [rows.documents[:5].tolist(), rows.document_tokens[3].tolist(), rows.ranks[:4].tolist()]
     rows.let_go(rows.order(12, 0))
     assert [rows.documents[:5].tolist(), rows.document_tokens[3].tolist(), rows.ranks[:4].tolist()] == before
+
+
+def test_a_pool_of_other_texts_is_refused_not_read(tmp_path, encoder):
+    """As where somebody copied a cache folder under another's name."""
+    small, large = CountingSource(), CountingSource("two", some_pairs(60, seed=1))
+    policy = Policy(3, drop_twins=False)
+    pools = [
+        prepare_rows(source, BM25Miner(), policy, encoder, tmp_path / source.name).fingerprints["pool"]
+        for source in (small, large)
+    ]
+    shutil.rmtree(tmp_path / "one" / "rows")
+    shutil.rmtree(tmp_path / "one" / "pools" / pools[0])
+    shutil.copytree(tmp_path / "two" / "pools" / pools[1], tmp_path / "one" / "pools" / pools[0])
+    with pytest.raises(DataError, match=r"a pool of 57 questions and 60 documents, .* mined of other texts"):
+        prepare_rows(small, BM25Miner(), policy, encoder, tmp_path / "one")

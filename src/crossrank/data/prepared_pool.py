@@ -1,6 +1,7 @@
 """A pool with all that a policy reads of it, each part cached by what it depends on."""
 
 import dataclasses
+import json
 import logging
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -69,6 +70,19 @@ class PreparedPool:
     pool: Pool
     folder: Path
     lineage: Lineage
+
+    def refuse_other_texts(self, questions: int, documents: int) -> None:
+        """Check that the pool's ids can be those of so many texts, which a folder put there by hand may not be.
+
+        Raises:
+            DataError: the pool was mined of other texts.
+        """
+        facts = json.loads((self.folder / "pool.json").read_text(encoding="utf-8"))
+        if facts["questions"] > questions or facts["documents"] > documents:
+            raise DataError(
+                f"{self.folder} holds a pool of {facts['questions']} questions and {facts['documents']} documents, and "
+                f"there are {questions} and {documents}: it was mined of other texts; remove the folder"
+            )
 
 
 def prepare_pool(

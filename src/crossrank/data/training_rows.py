@@ -128,30 +128,34 @@ def prepare_rows(
         DataError: the source is broken, or the pool is not as deep as the policy wants.
         CacheError: the caches cannot be written.
     """
-    texts = TrainingTexts(source, cache_dir)
-    depth = depth_for(policy, pool_depth)
-    given = Given.prepare(lambda: texts.index, given_lineage(source, miner).ids["given"], cache_dir)
-    pool = None
+    texts, depth = TrainingTexts(source, cache_dir), depth_for(policy, pool_depth)
+    given_steps = given_lineage(source, miner)
+    given = Given.prepare(lambda: texts.index, given_steps.ids["given"], cache_dir)
+    prepared = None
     if isinstance(miner, NoMiner):
-        made = with_rows(given_lineage(source, miner), encoder)
-        rows_folder = given.alone()
+        made, rows_folder = with_rows(given_steps, encoder), given.alone()
     else:
         given.allow_mining(policy.fresh)
         prepared = prepare_pool(texts, miner, policy, depth, teacher)
-        pool, made = prepared.pool, with_rows(prepared.lineage, encoder)
-        rows_folder = given.beside(
-            cached(made.folders(cache_dir)["rows"], lambda to: write_rows(prepared.pool, policy, to))
-        )
+        made = with_rows(prepared.lineage, encoder)
     folders = made.folders(cache_dir)
-    question_folder = cached(folders["question tokens"], lambda to: write_tokens(encoder, texts.index.questions, to))
-    document_folder = cached(folders["document tokens"], lambda to: write_tokens(encoder, texts.index.documents, to))
+    asked = TokenStore.open(
+        cached(folders["question tokens"], lambda to: write_tokens(encoder, texts.index.questions, to))
+    )
+    shown = TokenStore.open(
+        cached(folders["document tokens"], lambda to: write_tokens(encoder, texts.index.documents, to))
+    )
+    if prepared is not None:
+        prepared.refuse_other_texts(len(asked), len(shown))
+        pool = prepared.pool
+        rows_folder = given.beside(cached(folders["rows"], lambda to: write_rows(pool, policy, to)))
     texts.close()
     questions, documents, labels = (
         np.load(rows_folder / f"{name}.npy", mmap_mode="r") for name in ("questions", "documents", "labels")
     )
+    fresh = (prepared.pool, policy) if prepared is not None and policy.fresh else None
     return TrainingRows(
-        rows_folder, questions, documents, labels, TokenStore.open(question_folder), TokenStore.open(document_folder),
-        made, (pool, policy) if pool is not None and policy.fresh else None, given.again(rows_folder),
+        rows_folder, questions, documents, labels, asked, shown, made, fresh, given.again(rows_folder)
     )  # fmt: skip
 
 
