@@ -98,9 +98,11 @@ def test_pairs_know_their_place_among_their_questions_negatives(module):
     assert set(batch.ranks.tolist()) == {0, 1, 2}
 
 
+@pytest.mark.parametrize("fresh", [False, True], ids=["stale", "fresh"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_micro_batch_depends_on_its_position_alone(module, workers):
-    data = module(accumulate=2, epochs=3, workers=workers)
+def test_a_micro_batch_depends_on_its_position_alone(module, workers, fresh):
+    policy = Policy(2, sampling="random", fresh=fresh)
+    data = module(accumulate=2, epochs=3, workers=workers, policy=policy)
     loader = data.train_dataloader()
     streamed = list(loader)
     asked = loader.dataset
@@ -108,6 +110,13 @@ def test_a_micro_batch_depends_on_its_position_alone(module, workers):
     for position in np.random.default_rng(0).permutation(len(asked)):
         assert same(asked[position], streamed[position])
     assert not same(streamed[0], streamed[2 * data.plan.steps_per_epoch])  # the next epoch has another order
+    epochs = [
+        {pair for batch in streamed[start : start + len(streamed) // 3] for pair in pairs_in(batch)}
+        for start in range(0, len(streamed), len(streamed) // 3)
+    ]
+    answers, negatives = ([{pair for pair in pairs if pair[1] == label} for pairs in epochs] for label in (1, 0))
+    assert answers[0] == answers[1] == answers[2]
+    assert (negatives[0] != negatives[1] != negatives[2]) is fresh
 
 
 @pytest.mark.parametrize("accumulate", [2, 3])
