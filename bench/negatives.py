@@ -106,7 +106,13 @@ def main() -> None:
         seeds = [run(given.out.absolute(), miner, policy, given.steps, seed, dev.absolute()) for seed in given.seeds]
         found[f"{miner}, {policy}"] = sum(seeds[1:], seeds[0]) / len(seeds)
         print(
-            json.dumps({"cell": f"{miner}-{policy}", METRIC: found[f"{miner}, {policy}"]["value"].mean()}), flush=True
+            json.dumps(
+                {
+                    "cell": f"{miner}-{policy}",
+                    METRIC: found[f"{miner}, {policy}"]["value"].groupby(level="dataset").mean().mean(),
+                }
+            ),
+            flush=True,
         )
     print(table(found))
 
