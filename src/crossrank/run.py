@@ -142,7 +142,7 @@ def _execute(run: TrainingRun) -> Result:
     best_step = _load_best(run, module, data.max_steps)
     folder = export(module.model, data.encoder, run.run_dir / "export")
     rows = summary(RunFolder(run.run_dir), best_step) if run.evaluation else []
-    documents = training_texts(run.source, run.cache_dir)
+    documents = training_texts(data.rows.lineage.folders(run.cache_dir)["texts"])
     result = Result(run.run_dir, folder, best_step, rows, documents, time.monotonic() - started)
     _write_result(run, result, data.rows)
     return result

@@ -9,6 +9,7 @@ from crossrank.data.pairs import Ingredients, QAPairs, Splits
 from crossrank.data.policy import Policy
 from crossrank.data.prepared_pool import TrainingTexts, prepare_pool
 from crossrank.data.sources.pydocs import PyDocs
+from crossrank.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +90,11 @@ def test_documents_beyond_a_number_are_sampled_for_clusters(tmp_path, monkeypatc
     (some,) = (section for section in audit(asked, tmp_path / "some") if section.title == "Duplicate documents")
     assert " of 40 documents stand in " in some.note
     assert all(first.casefold() == last.casefold().rstrip("!") for _, first, last in some.rows)
+
+
+def test_a_damaged_evaluation_is_named(tmp_path):
+    (tmp_path / "evaluations").mkdir()
+    (tmp_path / "evaluations" / "step=000000-dev.parquet").write_bytes(b"PAR1 no more")
+    with pytest.raises(DataError, match=r"step=000000-dev\.parquet: not a readable parquet file"):
+        audit(Audit(None, None, Policy(), [], run=tmp_path), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

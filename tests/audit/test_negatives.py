@@ -1,13 +1,9 @@
 import csv
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
 from scipy import stats
-
-sys.path.insert(0, str(ROOT / "tests" / "data"))
 from table_miner import TableMiner, mined
 
 from crossrank.audit import negatives

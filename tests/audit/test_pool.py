@@ -1,10 +1,5 @@
-import sys
-
 import numpy as np
 import pytest
-from conftest import ROOT
-
-sys.path.insert(0, str(ROOT / "tests" / "data"))
 from table_miner import TableMiner, mined
 
 from crossrank.audit import pool as module

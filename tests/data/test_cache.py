@@ -13,7 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from crossrank.data.cache import ArrayWriter, cached, contents, contents_when_built, replace_text, save_array
+from crossrank.data.cache import (
+    ArrayWriter,
+    cached,
+    contents,
+    contents_when_built,
+    growing_arrays,
+    replace_text,
+    save_array,
+)
 from crossrank.errors import CacheError
 
 
@@ -216,3 +224,21 @@ def test_a_text_is_replaced_whole_or_not_at_all(dies_in, tmp_path, monkeypatch):
     assert file.read_text() == "old"
     replace_text(file, "new")
     assert file.read_text() == "new"
+
+
+def test_arrays_grow_by_blocks_to_whatever_length(tmp_path):
+    blocks = [(np.arange(n), np.arange(n) / 2) for n in (3, 0, 5)]
+    with growing_arrays(tmp_path, {"a": np.int32, "b": np.float32}) as append:
+        for block in blocks:
+            append(*block)
+    for name, dtype, parts in zip("ab", (np.int32, np.float32), zip(*blocks, strict=True), strict=True):
+        found = np.load(tmp_path / f"{name}.npy", mmap_mode="r")
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, np.concatenate(parts))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.npy", "b.npy"]
+
+
+def test_nothing_appended_is_an_empty_array(tmp_path):
+    with growing_arrays(tmp_path, {"a": np.uint16}):
+        pass
+    assert np.load(tmp_path / "a.npy").tolist() == []

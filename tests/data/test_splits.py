@@ -52,6 +52,6 @@ def test_a_source_that_streams_is_not_loaded_and_leaves_no_scratch(tmp_path):
     source = Streaming()
     assert load_splits(source, tmp_path) == Toy().load() == streamed(source)
     assert source.loads == 0
-    file = training_texts(source, tmp_path)
+    file = training_texts(tmp_path / "sources" / "toy-arrow")
     assert sorted(path.name for path in file.parent.iterdir()) == ["content.json", "dev.arrow", "train.arrow"]
     assert [row["answer"] for _, row in read_rows(file)] == ["ä\n1", "😀 2"]

@@ -132,12 +132,22 @@ def _without_folder(config: str) -> str:
     return config.replace(found[1], "") if found else config
 
 
+def stored_rows(folder: Path) -> DataFrame | None:
+    """Return the per-query rows of a run's best step or of an evaluation; None where the folder holds none.
+
+    Raises:
+        DataError: a file is damaged, or the values are none that can be compared.
+    """
+    steps = _steps(folder)
+    return _checked(str(folder), _stored(folder, steps)) if steps else None
+
+
 def _load(word: str, judgements: Judgements, evaluate: Evaluate | None) -> DataFrame:
     path = Path(word)
     if path.is_file():
         return _checked(word, _trec(path, judgements))
-    if path.is_dir() and (steps := _steps(path)):
-        return _checked(word, _stored(path, steps))
+    if path.is_dir() and (rows := stored_rows(path)) is not None:
+        return rows
     if (path / "metrics.jsonl").is_file():
         raise DataError(f"{word}: no evaluation was written; the run has none or stopped before its first")
     advice = (

@@ -1,6 +1,5 @@
 """A whole audit: what is sampled, judged and compared, and the page that says it."""
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from crossrank.analysis.sections import Section
+from crossrank.analysis.systems import stored_rows
 from crossrank.audit.leaks import find_leaks
 from crossrank.audit.negatives import duplicates, judged, read_labels, sample, sections, write_sheet
 from crossrank.audit.pool import pool_section
@@ -101,11 +101,7 @@ def _some_clusters(asked: Audit) -> tuple[list[list[int]], int]:
 
 
 def _rows_of(run: Path) -> pd.DataFrame:
-    """Return the per-query rows of a run's best step, or of an evaluation."""
-    files = sorted((run / "evaluations").glob("step=*.parquet"))
-    if not files:
+    rows = stored_rows(run)
+    if rows is None:
         raise DataError(f"{run}: no evaluations/step=*.parquet; the folder of a run or of src.evaluate is wanted")
-    rows = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
-    result = run / "result.json"
-    best = json.loads(result.read_text(encoding="utf-8")).get("best_step") if result.is_file() else None
-    return rows[rows["step"] == (rows["step"].max() if best is None else best)]
+    return rows

@@ -14,7 +14,7 @@ import lightning.pytorch as pl
 import torch
 
 from crossrank.data.cache import replace_text
-from crossrank.data.fingerprint import file_fingerprint, fingerprint
+from crossrank.data.fingerprint import file_fingerprints, fingerprint
 from crossrank.errors import ResumeError
 from crossrank.redaction import redact_command
 
@@ -108,7 +108,7 @@ def _facts(file: Path) -> dict[str, Any]:
 def code_fingerprint() -> str:
     """Return 16 hex digits of the content of every file of this package."""
     root = Path(__file__).parents[1]
-    return fingerprint({str(file.relative_to(root)): file_fingerprint(file) for file in sorted(root.rglob("*.py"))})
+    return fingerprint(file_fingerprints(root, root.rglob("*.py")))
 
 
 def _packages() -> dict[str, str]:

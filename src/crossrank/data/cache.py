@@ -5,8 +5,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from crossrank.data.fingerprint import file_fingerprint
+from crossrank.data.fingerprint import file_fingerprints
+from crossrank.data.progress import progress
 from crossrank.errors import CacheError
 
 CONTENTS = "content.json"  # in each cache folder: the hashes of its other files when it was built
@@ -48,8 +49,8 @@ def cached(folder: Path, build: Callable[[Path], None], resumable: bool = False)
 
 def contents(folder: Path) -> dict[str, str]:
     """Return 16 hex digits of the content of each file in a cache folder, by its path in there."""
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != CONTENTS]
-    return {file.relative_to(folder).as_posix(): file_fingerprint(file) for file in files}
+    files = (file for file in folder.rglob("*") if file.is_file() and file.name != CONTENTS)
+    return file_fingerprints(folder, files)
 
 
 def contents_when_built(folder: Path) -> dict[str, str]:
@@ -137,6 +138,50 @@ def replace_text(file: Path, text: str) -> None:
     temporary.write_text(text, encoding="utf-8")
     sync(temporary)
     temporary.replace(file)
+
+
+@contextmanager
+def growing_arrays(folder: Path, dtypes: Mapping[str, npt.DTypeLike]) -> Iterator[Callable[..., None]]:
+    """Write `<name>.npy` files whose lengths only the end tells; no whole array is ever in memory.
+
+    The function that is given appends a block to each of them, in the order of the names.
+    """
+    files = {folder / f"{name}.raw": np.dtype(dtype) for name, dtype in dtypes.items()}
+    with ExitStack() as opened:
+        streams = [opened.enter_context(file.open("wb")) for file in files]
+
+        def append(*blocks: npt.NDArray[Any]) -> None:
+            for stream, dtype, block in zip(streams, files.values(), blocks, strict=True):
+                stream.write(np.ascontiguousarray(block, dtype).tobytes())
+
+        yield append
+    for file, dtype in files.items():
+        length = file.stat().st_size // dtype.itemsize
+        with ArrayWriter(file.with_suffix(".npy"), (length,), dtype) as array, file.open("rb") as stream:
+            while block := stream.read(1 << 24):
+                array.append(np.frombuffer(block, dtype))
+        file.unlink()
+
+
+def write_rows_in_blocks(
+    file: Path, shape: tuple[int, int], rows_per_block: int, what: str, block: Callable[[int, int], npt.NDArray[Any]]
+) -> None:
+    """Write float32[shape] from `block(first row, row after the last)`; `what` is what the progress is called.
+
+    What an interrupted call left in the file's folder is gone on with.
+    """
+    rows, width = shape
+    unfinished = Unfinished(file.parent)
+    with (
+        ArrayWriter(file, shape, np.float32, unfinished.done * width) as array,
+        progress(what, rows, unfinished.done) as advance,
+    ):
+        while unfinished.done < rows:
+            made = block(unfinished.done, min(unfinished.done + rows_per_block, rows))
+            array.append(made)
+            unfinished.add(len(made), [array])
+            advance(len(made))
+    unfinished.finish()
 
 
 @contextmanager

@@ -24,6 +24,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def file_fingerprints(folder: Path, files: Iterable[Path]) -> dict[str, str]:
+    """Return the `file_fingerprint` of files in a folder by their paths in there, in the order of the paths."""
+    return {file.relative_to(folder).as_posix(): file_fingerprint(file) for file in sorted(files)}
+
+
 def texts_fingerprint(texts: Iterable[str]) -> str:
     """Return 16 hex digits of the texts and their order."""
     digest = hashlib.sha256()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crossrank.data.cache import ArrayWriter, cached, save_array
+from crossrank.data.cache import ArrayWriter, cached, growing_arrays, save_array
 from crossrank.data.pairs import PairIndex
 from crossrank.data.ranks import ROWS_PER_BLOCK, whole_questions
 from crossrank.errors import DataError
@@ -105,22 +105,11 @@ def _tell(index: PairIndex, rows: int) -> None:
 def join_rows(given: Path, mined: Path, folder: Path) -> None:
     """Write given and mined rows question by question, the given first; where both hold a document the given counts."""
     first, second = _open(given), _open(mined)
-    dtypes = [np.dtype(np.int32), np.dtype(np.int32), first[2].dtype]
-    raw = [folder / f"{name}.raw" for name in NAMES]
-    streams = [file.open("wb") for file in raw]
-    try:
+    with growing_arrays(folder, dict(zip(NAMES, (np.int32, np.int32, first[2].dtype), strict=True))) as append:
         for block in whole_questions(first[0]):  # every question that was mined for has a given row: its answer
             last = first[0][block.stop - 1]
             low, high = np.searchsorted(second[0], (first[0][block.start], last + 1))
-            rows = _joined(tuple(x[block] for x in first), tuple(x[low:high] for x in second))
-            for stream, values, dtype in zip(streams, rows, dtypes, strict=True):
-                stream.write(values.astype(dtype).tobytes())
-    finally:
-        for stream in streams:
-            stream.close()
-    for file, dtype in zip(raw, dtypes, strict=True):
-        save_array(file.with_suffix(".npy"), np.memmap(file, dtype=dtype, mode="r"))
-        file.unlink()
+            append(*_joined(tuple(x[block] for x in first), tuple(x[low:high] for x in second)))
 
 
 def _open(folder: Path) -> Rows:

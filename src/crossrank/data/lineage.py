@@ -21,6 +21,7 @@ from crossrank.data.mining import Miner
 from crossrank.data.near_equal import NearEqual
 from crossrank.data.pairs import Ingredients, Source
 from crossrank.data.policy import Policy
+from crossrank.data.splits import ENDING
 from crossrank.data.teacher import Teacher, filters_of
 from crossrank.data.tokens import PairEncoder
 
@@ -63,7 +64,7 @@ class Lineage:
     def folders(self, cache_dir: Path) -> dict[str, Path]:
         """Return where what the steps gave is cached, by its kind; not every training has every kind."""
         places = {
-            "texts": ("sources", "split", "-arrow"),
+            "texts": ("sources", "split", ENDING),
             "given": ("given", "given", ""),
             "pool": ("pools", "pool", ""),
             "twins": ("twins", "twins", ""),

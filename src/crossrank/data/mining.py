@@ -144,6 +144,5 @@ def _width(index: PairIndex, depth: int) -> int:
 
 
 def _check(block: Candidates, miner: Miner, done: int) -> None:
-    own = [scores for scores in block.positive_scores if len(scores)]
-    if np.isnan(block.scores).any() or any(np.isnan(scores).any() for scores in own):
+    if np.isnan(block.scores).any() or any(np.isnan(scores).any() for scores in block.positive_scores):
         raise DataError(f"{type(miner).__name__} gave NaN scores near question {done}; its model is broken")

@@ -124,6 +124,17 @@ class StreamingSource(Source, Protocol):
         ...
 
 
+def check_counts(**counts: tuple[str, int | None]) -> None:
+    """Refuse settings below 1; each comes with what it counts, and None is no bound.
+
+    Raises:
+        ValueError: names the first of them, what it counts and what it was.
+    """
+    for name, (counted, value) in counts.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} counts {counted} and must be at least 1, got {value}")
+
+
 def split_dev(pairs: QAPairs, dev_size: int, seed: int) -> Splits:
     """Hold out `dev_size` random pairs.
 

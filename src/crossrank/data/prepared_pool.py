@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -71,19 +72,6 @@ class PreparedPool:
     folder: Path
     lineage: Lineage
 
-    def refuse_other_texts(self, questions: int, documents: int) -> None:
-        """Check that the pool's ids can be those of so many texts, which a folder put there by hand may not be.
-
-        Raises:
-            DataError: the pool was mined of other texts.
-        """
-        facts = json.loads((self.folder / "pool.json").read_text(encoding="utf-8"))
-        if facts["questions"] > questions or facts["documents"] > documents:
-            raise DataError(
-                f"{self.folder} holds a pool of {facts['questions']} questions and {facts['documents']} documents, and "
-                f"there are {questions} and {documents}: it was mined of other texts; remove the folder"
-            )
-
 
 def prepare_pool(
     texts: TrainingTexts, miner: Miner, policy: Policy, depth: int | None = None, teacher: Teacher | None = None
@@ -97,8 +85,21 @@ def prepare_pool(
         CacheError: the caches cannot be written.
     """
     depth = depth_for(policy, depth)
-    made, cache = pool_lineage(texts.source, miner, policy, depth, teacher), texts.cache_dir
-    folders = made.folders(cache)
+    made = pool_lineage(texts.source, miner, policy, depth, teacher)
+    folders = made.folders(texts.cache_dir)
+    return PreparedPool(build_pool(texts, miner, policy, depth, teacher, folders), folders["pool"], made)
+
+
+def build_pool(
+    texts: TrainingTexts,
+    miner: Miner,
+    policy: Policy,
+    depth: int,
+    teacher: Teacher | None,
+    folders: Mapping[str, Path],
+) -> Pool:
+    """Return what `prepare_pool` does; `folders` are those of its lineage."""
+    cache = texts.cache_dir
     cached(folders["pool"], lambda to: mine(texts.index.answered(), miner, depth, to, cache), resumable=True)
     pool = Pool.open(folders["pool"])
     if policy.drop_twins:
@@ -107,7 +108,21 @@ def prepare_pool(
     if teacher is not None:
         at = cached(folders["answers"], partial(_ask, teacher, pool, policy, texts), resumable=True)
         pool = dataclasses.replace(pool, teacher=np.load(at / "teacher.npy", mmap_mode="r"))
-    return PreparedPool(pool, folders["pool"], made)
+    return pool
+
+
+def refuse_other_texts(pool: Path, questions: int, documents: int) -> None:
+    """Check that a pool's ids can be those of so many texts, which a folder put there by hand may not be.
+
+    Raises:
+        DataError: the pool was mined of other texts.
+    """
+    facts = json.loads((pool / "pool.json").read_text(encoding="utf-8"))
+    if facts["questions"] > questions or facts["documents"] > documents:
+        raise DataError(
+            f"{pool} holds a pool of {facts['questions']} questions and {facts['documents']} documents, and there are "
+            f"{questions} and {documents}: it was mined of other texts; remove the folder"
+        )
 
 
 def depth_for(policy: Policy, depth: int | None) -> int:

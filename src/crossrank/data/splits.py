@@ -9,6 +9,8 @@ from crossrank.data.cache import cached
 from crossrank.data.pair_file import open_pairs, write_pairs
 from crossrank.data.pairs import Source, Splits, StreamingSource
 
+ENDING = "-arrow"  # of a source's cache folder
+
 log = logging.getLogger(__name__)
 
 
@@ -29,8 +31,8 @@ def load_splits(source: Source, cache_dir: Path) -> Splits:
             write_pairs(folder / f"{name}.arrow", pairs)
         shutil.rmtree(scratch)
 
-    folder = cached(_folder(source, cache_dir), build)
-    return Splits(train=open_pairs(folder / "train.arrow"), dev=open_pairs(folder / "dev.arrow"))
+    folder = cached(cache_dir / "sources" / f"{source.fingerprint()}{ENDING}", build)
+    return Splits(train=open_pairs(training_texts(folder)), dev=open_pairs(folder / "dev.arrow"))
 
 
 def streamed(source: StreamingSource) -> Splits:
@@ -39,10 +41,6 @@ def streamed(source: StreamingSource) -> Splits:
         return source.stream(Path(scratch))
 
 
-def training_texts(source: Source, cache_dir: Path) -> Path:
-    """Return the file that `load_splits` keeps a source's training pairs in, with columns question and answer."""
-    return _folder(source, cache_dir) / "train.arrow"
-
-
-def _folder(source: Source, cache_dir: Path) -> Path:
-    return cache_dir / "sources" / f"{source.fingerprint()}-arrow"
+def training_texts(folder: Path) -> Path:
+    """Return the file of a source's cache folder that holds its training pairs, in columns question and answer."""
+    return folder / "train.arrow"

@@ -9,11 +9,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from crossrank.data.cache import ArrayWriter, Unfinished
+from crossrank.data.cache import write_rows_in_blocks
 from crossrank.data.mining import Pool
 from crossrank.data.pairs import PairIndex
 from crossrank.data.policy import Policy
-from crossrank.data.progress import progress
 from crossrank.errors import DataError
 from crossrank.hub import Asset
 
@@ -56,18 +55,13 @@ def ask(teacher: Teacher, pool: Pool, policy: Policy, index: PairIndex, folder: 
         DataError: it gave something else than a probability.
     """
     policy = dataclasses.replace(policy, negatives=1, sampling="top", fresh=False)
-    questions, depth = pool.candidates.shape
-    unfinished = Unfinished(folder)
-    with (
-        ArrayWriter(folder / "teacher.npy", (questions, depth), np.float32, unfinished.done * depth) as file,
-        progress("asking the teacher", questions, unfinished.done) as advance,
-    ):
-        while unfinished.done < questions:
-            block = np.arange(unfinished.done, min(unfinished.done + QUESTIONS_PER_BLOCK, questions))
-            file.append(_answers(teacher, pool, policy, index, block))
-            unfinished.add(len(block), [file])
-            advance(len(block))
-    unfinished.finish()
+    write_rows_in_blocks(
+        folder / "teacher.npy",
+        (len(pool), pool.candidates.shape[1]),
+        QUESTIONS_PER_BLOCK,
+        "asking the teacher",
+        lambda start, stop: _answers(teacher, pool, policy, index, np.arange(start, stop)),
+    )
 
 
 def _answers(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crossrank.data.cache import ArrayWriter, save_array
+from crossrank.data.cache import growing_arrays, save_array
 from crossrank.data.fingerprint import fingerprint
 from crossrank.errors import ModelError
 
@@ -122,20 +122,12 @@ def write_tokens(encoder: PairEncoder, texts: Sequence[str], folder: Path) -> No
     """Tokenise the texts into `folder`, a block at a time."""
     lengths: list[npt.NDArray[np.int64]] = []
     dtype = np.uint16 if len(encoder.tokenizer) <= np.iinfo(np.uint16).max else np.int32
-    raw = folder / "ids.raw"
-    with raw.open("wb") as stream:
+    with growing_arrays(folder, {"ids": dtype}) as append:
         for ids in _blocks(encoder, texts):
-            stream.write(np.concatenate(ids).astype(dtype).tobytes())
+            append(np.concatenate(ids))
             lengths.append(np.fromiter(map(len, ids), np.int64, len(ids)))
     offsets = np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum()
     save_array(folder / "offsets.npy", offsets)
-    with (
-        ArrayWriter(folder / "ids.npy", (int(offsets[-1]),), dtype) as ids_file,
-        raw.open("rb") as stream,
-    ):
-        while block := stream.read(1 << 24):
-            ids_file.append(np.frombuffer(block, dtype))
-    raw.unlink()
     too_long = int((np.diff(offsets) > encoder.max_length - encoder.layout.specials).sum())
     if too_long:
         log.warning(

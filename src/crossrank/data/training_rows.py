@@ -2,7 +2,6 @@
 
 import json
 import logging
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,16 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crossrank.data.cache import cached, save_array
+from crossrank.data.cache import cached, growing_arrays
 from crossrank.data.given import Given
-from crossrank.data.lineage import Lineage, given_lineage, with_rows
+from crossrank.data.lineage import Lineage, given_lineage, pool_lineage, with_rows
 from crossrank.data.mapped import let_go, new_array
 from crossrank.data.miners.none import NoMiner
 from crossrank.data.mining import Miner, Pool
 from crossrank.data.order import permute
 from crossrank.data.pairs import Source
 from crossrank.data.policy import Negatives, Policy
-from crossrank.data.prepared_pool import TrainingTexts, depth_for, prepare_pool
+from crossrank.data.prepared_pool import TrainingTexts, build_pool, depth_for, refuse_other_texts
 from crossrank.data.ranks import ROWS_PER_BLOCK, write_ranks
 from crossrank.data.search import NO_CANDIDATE
 from crossrank.data.teacher import Teacher
@@ -129,31 +128,30 @@ def prepare_rows(
         CacheError: the caches cannot be written.
     """
     texts, depth = TrainingTexts(source, cache_dir), depth_for(policy, pool_depth)
-    given_steps = given_lineage(source, miner)
-    given = Given.prepare(lambda: texts.index, given_steps.ids["given"], cache_dir)
-    prepared = None
-    if isinstance(miner, NoMiner):
-        made, rows_folder = with_rows(given_steps, encoder), given.alone()
-    else:
-        given.allow_mining(policy.fresh)
-        prepared = prepare_pool(texts, miner, policy, depth, teacher)
-        made = with_rows(prepared.lineage, encoder)
+    mined = not isinstance(miner, NoMiner)
+    made = pool_lineage(source, miner, policy, depth, teacher) if mined else given_lineage(source, miner)
+    given = Given.prepare(lambda: texts.index, made.ids["given"], cache_dir)
+    made = with_rows(made, encoder)
     folders = made.folders(cache_dir)
+    if mined:
+        given.allow_mining(policy.fresh)
+        pool = build_pool(texts, miner, policy, depth, teacher, folders)
+    else:
+        rows_folder = given.alone()
     asked = TokenStore.open(
         cached(folders["question tokens"], lambda to: write_tokens(encoder, texts.index.questions, to))
     )
     shown = TokenStore.open(
         cached(folders["document tokens"], lambda to: write_tokens(encoder, texts.index.documents, to))
     )
-    if prepared is not None:
-        prepared.refuse_other_texts(len(asked), len(shown))
-        pool = prepared.pool
+    if mined:
+        refuse_other_texts(folders["pool"], len(asked), len(shown))
         rows_folder = given.beside(cached(folders["rows"], lambda to: write_rows(pool, policy, to)))
     texts.close()
     questions, documents, labels = (
         np.load(rows_folder / f"{name}.npy", mmap_mode="r") for name in ("questions", "documents", "labels")
     )
-    fresh = (prepared.pool, policy) if prepared is not None and policy.fresh else None
+    fresh = (pool, policy) if mined and policy.fresh else None
     return TrainingRows(
         rows_folder, questions, documents, labels, asked, shown, made, fresh, given.again(rows_folder)
     )  # fmt: skip
@@ -171,20 +169,14 @@ def write_rows(pool: Pool, policy: Policy, folder: Path) -> None:
     if not len(pool):
         raise DataError("the pool holds no question; the source gave no training pair")
     without = rows = relabelled = 0
-    names = {"questions": np.int32, "documents": np.int32, "labels": np.uint8}
-    with ExitStack() as opened:
-        streams = {name: opened.enter_context((folder / f"{name}.raw").open("wb")) for name in names}
+    with growing_arrays(folder, {"questions": np.int32, "documents": np.int32, "labels": np.uint8}) as append:
         for start in range(0, len(pool), QUESTIONS_PER_BLOCK):
             stop = min(start + QUESTIONS_PER_BLOCK, len(pool))
             block = _rows_of(pool, policy.select(pool, np.arange(start, stop)), start, stop)
             without += int((np.bincount(block[0] - start, block[2] == 0, stop - start) == 0).sum())
             relabelled += int(block[2].sum()) - int(pool.positive_offsets[stop] - pool.positive_offsets[start])
             rows += len(block[0])
-            for (name, dtype), values in zip(names.items(), block, strict=True):
-                streams[name].write(values.astype(dtype).tobytes())
-    for name, dtype in names.items():
-        save_array(folder / f"{name}.npy", np.memmap(folder / f"{name}.raw", dtype, "r"))
-        (folder / f"{name}.raw").unlink()
+            append(*block)
     statistics = {
         "rows": rows, "questions": len(pool), "without_negatives": without, "relabelled": relabelled,
     }  # fmt: skip

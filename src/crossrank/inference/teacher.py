@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from crossrank.data.fingerprint import file_fingerprint, fingerprint
+from crossrank.data.fingerprint import file_fingerprints, fingerprint
 from crossrank.hub import MODEL_FILES, Asset, resolve
 from crossrank.inference.padded import PaddedScorer, Precision, load_scorer, place_of
 from crossrank.inference.scorer import PairScorer
@@ -39,8 +38,7 @@ class CrossEncoderTeacher:
     def fingerprint(self) -> str:
         """Return an id of the model's files and of the settings that its answers depend on."""
         folder = resolve(self.assets()[0])
-        files = sorted(file for pattern in MODEL_FILES for file in Path(folder).rglob(pattern))
-        content = {str(file.relative_to(folder)): file_fingerprint(file) for file in files}
+        content = file_fingerprints(folder, (file for pattern in MODEL_FILES for file in folder.rglob(pattern)))
         return fingerprint("cross-encoder", content, self.candidates, self.max_length, self.precision)
 
     def probabilities(self, pairs: Sequence[tuple[str, str]]) -> npt.NDArray[np.float32]:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -11,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from crossrank.data.cache import ArrayWriter, Unfinished, cached
-from crossrank.data.fingerprint import file_fingerprint, fingerprint, texts_fingerprint
+from crossrank.data.cache import cached, write_rows_in_blocks
+from crossrank.data.fingerprint import file_fingerprints, fingerprint, texts_fingerprint
 from crossrank.data.mining import Candidates
-from crossrank.data.progress import progress
 from crossrank.data.search import ExactSearch, Library, Vectors
 from crossrank.errors import DataError
 from crossrank.hub import MODEL_FILES, Asset, resolve
@@ -54,8 +54,7 @@ class EmbeddingMiner:
     def fingerprint(self) -> str:
         """Return an id of the embedder: the content of its weights, tokenizer and settings."""
         folder = resolve(self._asset())
-        files = sorted(file for pattern in MODEL_FILES for file in folder.rglob(pattern))
-        content = {str(file.relative_to(folder)): file_fingerprint(file) for file in files}
+        content = file_fingerprints(folder, (file for pattern in MODEL_FILES for file in folder.rglob(pattern)))
         return fingerprint("embedding", content or [self.path, self.revision], version("sentence-transformers"))
 
     def search(
@@ -113,11 +112,15 @@ class _Embedder:
         self._miner, self._cache_dir = miner, cache_dir
         self._model: Any = None
 
+    @cached_property
+    def _embedder(self) -> str:
+        return self._miner.fingerprint()  # which hashes the weights
+
     def embed(self, side: Side, texts: Sequence[str]) -> Vectors:
         """Return the vectors of the texts, float32[texts, dimensions], each of length 1."""
         if self._cache_dir is None:
             return np.concatenate([self._encode(side, texts[at : at + TEXTS_PER_CALL]) for at in _starts(texts)])
-        named = fingerprint("embeddings", self._miner.fingerprint(), side, texts_fingerprint(texts))
+        named = fingerprint("embeddings", self._embedder, side, texts_fingerprint(texts))
         folder = cached(self._cache_dir / "embeddings" / named, lambda to: self._write(side, texts, to), resumable=True)
         vectors: Vectors = np.load(folder / "embeddings.npy", mmap_mode="r")
         if vectors.ndim != 2 or len(vectors) != len(texts) or vectors.dtype != np.float32:
@@ -128,18 +131,13 @@ class _Embedder:
         return vectors
 
     def _write(self, side: Side, texts: Sequence[str], folder: Path) -> None:
-        unfinished = Unfinished(folder)
-        shape = (len(texts), self._dimensions())
-        with (
-            ArrayWriter(folder / "embeddings.npy", shape, np.float32, unfinished.done * shape[1]) as file,
-            progress(f"embedding {'questions' if side == 'query' else 'documents'}", len(texts), unfinished.done) as on,
-        ):
-            while unfinished.done < len(texts):
-                block = self._encode(side, texts[unfinished.done : unfinished.done + TEXTS_PER_CALL])
-                file.append(block)
-                unfinished.add(len(block), [file])
-                on(len(block))
-        unfinished.finish()
+        write_rows_in_blocks(
+            folder / "embeddings.npy",
+            (len(texts), self._dimensions()),
+            TEXTS_PER_CALL,
+            f"embedding {'questions' if side == 'query' else 'documents'}",
+            lambda start, stop: self._encode(side, texts[start:stop]),
+        )
         log.info("embedded %d texts with %s", len(texts), self._miner.path)
 
     def _dimensions(self) -> int:

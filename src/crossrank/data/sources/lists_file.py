@@ -12,7 +12,7 @@ from scipy.special import expit
 from crossrank.data.fingerprint import file_fingerprint
 from crossrank.data.list_formats import Format, Layout, Role, UnusableRow, layout_of
 from crossrank.data.pair_file import open_pairs, write_stream
-from crossrank.data.pairs import Ingredients, QAPairs, Splits, split_questions
+from crossrank.data.pairs import Ingredients, QAPairs, Splits, check_counts, split_questions
 from crossrank.data.readers import read_all, read_rows, shards
 from crossrank.data.splits import streamed
 from crossrank.errors import DataError
@@ -50,10 +50,7 @@ class ListsFile:
     bad_rows: Literal["error", "drop"] = "error"
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit counts rows and must be at least 1, got {self.limit}")
-        if self.dev_size < 1:
-            raise ValueError(f"dev_size counts held-out questions and must be at least 1, got {self.dev_size}")
+        check_counts(limit=("rows", self.limit), dev_size=("held-out questions", self.dev_size))
         if self.files is not None and (not self.files or self.files.startswith("/") or ".." in self.files):
             raise ValueError(f"files is a pattern inside the folder, such as 'train*', got {self.files!r}")
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from crossrank.data.fingerprint import file_fingerprint
 from crossrank.data.pair_file import open_pairs, write_stream
-from crossrank.data.pairs import Ingredients, QAPairs, Splits, split_dev
+from crossrank.data.pairs import Ingredients, QAPairs, Splits, check_counts, split_dev
 from crossrank.data.readers import read_all, shards, text_column
 from crossrank.data.splits import streamed
 from crossrank.errors import DataError
@@ -32,10 +32,7 @@ class PairsFile:
     bad_rows: Literal["error", "drop"] = "error"
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit counts rows and must be at least 1, got {self.limit}")
-        if self.dev_size < 1:
-            raise ValueError(f"dev_size counts held-out pairs and must be at least 1, got {self.dev_size}")
+        check_counts(limit=("rows", self.limit), dev_size=("held-out pairs", self.dev_size))
 
     def assets(self) -> Sequence[Asset]:
         """Return nothing: the files are local."""

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossrank.data.pairs import Ingredients, QAPairs, Splits, split_dev
+from crossrank.data.pairs import Ingredients, QAPairs, Splits, check_counts, split_dev
 from crossrank.data.readers import is_unicode
 from crossrank.errors import DataError
 from crossrank.hub import Asset
@@ -52,10 +52,7 @@ class PyDocs:
     def __post_init__(self) -> None:
         if not self.packages:
             raise ValueError(f"packages must name at least one distribution or {STDLIB!r}, got none")
-        if self.dev_size < 1:
-            raise ValueError(f"dev_size counts held-out questions and must be at least 1, got {self.dev_size}")
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit counts training pairs and must be at least 1, got {self.limit}")
+        check_counts(dev_size=("held-out questions", self.dev_size), limit=("training pairs", self.limit))
 
     def assets(self) -> Sequence[Asset]:
         """Return nothing: the packages are installed."""
