@@ -19,7 +19,7 @@ from bench.inputs import SHARED
 from crossrank.evaluation.significance import stratified_interval
 
 ROOT = Path(__file__).parents[1]
-POLICIES = ("recipe", "hardest", "margin", "stratified")
+POLICIES = ("recipe", "hardest", "margin", "stratified", "spread", "random")
 CELLS = [(miner, policy) for policy in POLICIES for miner in ("minilm", "bm25")]
 COLLECTIONS = ("nano-msmarco-dl19", "nano-nfcorpus", "nano-nq")
 METRIC = "ndcg@10"

@@ -33,6 +33,7 @@ LAYERS = {  # package: what of crossrank it may import besides itself
     "audit": {"errors", "data", "evaluation", "analysis"},
     "callbacks": {"errors", "redaction", "hub", "data", "losses", "models", "evaluation", "inference", "training"},
     "training": {"errors", "redaction", "hub", "data", "losses", "models"},
+    "outcome": {"hub", "data", "models", "evaluation", "analysis", "callbacks"},
     "run": {
         "errors",
         "faults",
@@ -45,6 +46,7 @@ LAYERS = {  # package: what of crossrank it may import besides itself
         "analysis",
         "callbacks",
         "training",
+        "outcome",
     },
     "verify": {"errors", "resume", "data", "callbacks", "training", "config"},
     "gate": {"errors"},

@@ -1,9 +1,8 @@
 """A whole run, from components to an exported model and a result a person can read."""
 
-import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +13,9 @@ from filelock import FileLock, Timeout
 from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 
-from crossrank.analysis.report import CalibrationMethod, calibrated, run_report
+from crossrank.analysis.report import CalibrationMethod
 from crossrank.analysis.runs import RunFolder
-from crossrank.analysis.summary import SummaryRow, as_markdown, summary
+from crossrank.analysis.summary import summary
 from crossrank.callbacks.evaluation import PeriodicEvaluation
 from crossrank.callbacks.provenance import changed_since
 from crossrank.callbacks.step_rng import StepKeyedRNG
@@ -29,15 +28,13 @@ from crossrank.data.pairs import Source
 from crossrank.data.policy import Policy
 from crossrank.data.splits import training_texts
 from crossrank.data.teacher import Teacher
-from crossrank.data.training_rows import TrainingRows
 from crossrank.errors import ConfigError, ResumeError
-from crossrank.evaluation.calibration import Calibration
 from crossrank.faults import told
 from crossrank.hub import Asset, require
 from crossrank.losses import Loss, refuse_labels
 from crossrank.models.backbones import Backbone
-from crossrank.models.card import write_card
-from crossrank.models.export import export, exported_files
+from crossrank.models.export import export
+from crossrank.outcome import Result, Trained, write_outcome
 from crossrank.resume import refuse_or_warn
 from crossrank.training.checkpoints import SavedState, newest_whole_state
 from crossrank.training.module import RerankerModule
@@ -102,18 +99,6 @@ def _alone(run_dir: Path) -> Iterator[None]:
         lock.release()
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a run ended with."""
-
-    run_dir: Path
-    export: Path
-    best_step: int
-    rows: list[SummaryRow]
-    documents: Path  # the source's training pairs in a file, whose answers can be ranked
-    seconds: float
-
-
 def execute(run: TrainingRun) -> Result:
     """Fetch, mine, tokenise, train, evaluate, keep the best, export it and write the report.
 
@@ -126,8 +111,8 @@ def execute(run: TrainingRun) -> Result:
     require(run.assets())
     if rank() > 0:  # the first process writes, and goes on alone once the training ends
         logging.getLogger("crossrank").setLevel(logging.WARNING)
-        with told(run.run_dir):
-            _train(run)
+        with told(run.run_dir), _tracked(run) as loggers:
+            _train(run, loggers)
         raise SystemExit(0)
     run.run_dir.mkdir(parents=True, exist_ok=True)
     with _alone(run.run_dir), told(run.run_dir):
@@ -136,19 +121,40 @@ def execute(run: TrainingRun) -> Result:
         return _execute(run)
 
 
+@contextmanager
+def _tracked(run: TrainingRun) -> Iterator[list[JsonlLogger | Guarded]]:
+    """Open the loggers, and close W&B's run whatever happens, so that the next job of a sweep gets its own."""
+    failed = True
+    try:
+        others = [Guarded(name, build) for name, build in run.loggers.items() if rank() == 0]
+        yield [JsonlLogger(run.run_dir), *others]
+        failed = False
+    finally:
+        finish_wandb(failed)
+
+
 def _execute(run: TrainingRun) -> Result:
     started = time.monotonic()
-    module, data = _train(run)
+    with _tracked(run) as loggers:
+        result = _finish(run, *_train(run, loggers), started)
+        for logger in loggers:
+            logger.publish(run.run_dir)
+    return result
+
+
+def _finish(run: TrainingRun, module: RerankerModule, data: PairDataModule, started: float) -> Result:
     best_step = _load_best(run, module, data.max_steps)
     folder = export(module.model, data.encoder, run.run_dir / "export")
     rows = summary(RunFolder(run.run_dir), best_step) if run.evaluation else []
     documents = training_texts(data.rows.lineage.folders(run.cache_dir)["texts"])
     result = Result(run.run_dir, folder, best_step, rows, documents, time.monotonic() - started)
-    _write_result(run, result, data.rows)
+    weight = float(getattr(run.loss, "pos_weight", 1.0))
+    trained = Trained(run.name, run.model.assets()[0], run.evaluation, run.calibration, weight)
+    write_outcome(trained, result, data.rows)
     return result
 
 
-def _train(run: TrainingRun) -> tuple[RerankerModule, PairDataModule]:
+def _train(run: TrainingRun, loggers: Sequence[JsonlLogger | Guarded]) -> tuple[RerankerModule, PairDataModule]:
     data = PairDataModule(
         run.source, run.miner, run.policy, run.model.encoder(), run.data, run.cache_dir, run.seed,
         run.trainer.accumulate_grad_batches, run.trainer.multiple, run.resume_anyway, run.trainer.processes,
@@ -161,7 +167,7 @@ def _train(run: TrainingRun) -> tuple[RerankerModule, PairDataModule]:
     refuse_labels(run.loss, data.rows.labels)
     module = RerankerModule(run.model.build(run.seed), run.loss, run.optimizer, run.schedule, run.trainer.step_mode)
     module.lineage = data.rows.lineage.ids
-    _fit(run, module, data)
+    _fit(run, module, data, loggers)
     return module, data
 
 
@@ -175,26 +181,21 @@ def _record_lineage(run: TrainingRun, made: Lineage) -> None:
         LineageRecord.of(made, run.cache_dir).write(run.run_dir)
 
 
-def _fit(run: TrainingRun, module: RerankerModule, data: PairDataModule) -> None:
+def _fit(
+    run: TrainingRun, module: RerankerModule, data: PairDataModule, loggers: Sequence[JsonlLogger | Guarded]
+) -> None:
     callbacks = [StepKeyedRNG(run.seed), *run.callbacks.values()]
-    failed = True
-    try:
-        others = [Guarded(name, build) for name, build in run.loggers.items() if rank() == 0]
-        loggers = [JsonlLogger(run.run_dir), *others]
-        settings: Any = OmegaConf.to_container(OmegaConf.create(run.config))
-        for logger in others:
-            logger.log_hyperparams(settings | {"lineage": module.lineage})
-        trainer = run.trainer.build(data.max_steps, callbacks, loggers, run.run_dir)
-        plan = data.plan
-        log.info(
-            "training %s steps of %d pairs (%d pairs in all, %d steps an epoch), %s",
-            f"{data.max_steps:,}", plan.pairs_per_step, plan.rows, plan.steps_per_epoch, trainer.precision,
-        )  # fmt: skip
-        state = _go_on_from(run)
-        trainer.fit(module, datamodule=data, ckpt_path=state and state.file, weights_only=True)
-        failed = False
-    finally:
-        finish_wandb(failed)
+    settings: Any = OmegaConf.to_container(OmegaConf.create(run.config))
+    for logger in loggers:
+        logger.log_hyperparams(settings | {"lineage": module.lineage})
+    trainer = run.trainer.build(data.max_steps, callbacks, loggers, run.run_dir)
+    plan = data.plan
+    log.info(
+        "training %s steps of %d pairs (%d pairs in all, %d steps an epoch), %s",
+        f"{data.max_steps:,}", plan.pairs_per_step, plan.rows, plan.steps_per_epoch, trainer.precision,
+    )  # fmt: skip
+    state = _go_on_from(run)
+    trainer.fit(module, datamodule=data, ckpt_path=state and state.file, weights_only=True)
 
 
 def _go_on_from(run: TrainingRun) -> SavedState | None:
@@ -216,32 +217,3 @@ def _load_best(run: TrainingRun, module: RerankerModule, last_step: int) -> int:
         return last_step
     module.load_state_dict(run.evaluation.load_best())
     return run.evaluation.best_step
-
-
-def _write_result(run: TrainingRun, result: Result, rows: TrainingRows) -> None:
-    facts = {"name": run.name, "best_step": result.best_step, "export": "export", "seconds": round(result.seconds, 1)}
-    table, report = "Nothing was evaluated.", f"# {run.name}\n\nNothing was evaluated.\n"
-    if run.evaluation:
-        monitor = run.evaluation.monitor
-        facts |= {"monitor": monitor, "best_value": run.evaluation.best_value}
-        folder = RunFolder(run.run_dir)
-        calibration = _calibrate(run, folder, result, monitor.split("/")[1])
-        table = as_markdown(result.rows)
-        report = run_report(folder, run.name, result.best_step, result.rows, monitor, calibration)
-    LineageRecord(rows.lineage.published().steps, {}).write(result.export)
-    best = [run.evaluation.best_checkpoint] if run.evaluation else []
-    LineageRecord.read(run.run_dir).with_files(run.run_dir, [*best, *exported_files(result.export)]).write(run.run_dir)
-    write_card(result.export, run.name, result.best_step, len(rows), run.model.assets()[0], table, rows.lineage)
-    (run.run_dir / "report.md").write_text(report, encoding="utf-8")
-    replace_text(run.run_dir / "result.json", json.dumps(facts, indent=2) + "\n")  # last: now it has finished
-
-
-def _calibrate(run: TrainingRun, folder: RunFolder, result: Result, evaluator: str) -> Calibration:
-    """Fit on the scores of the set that chose the step, and write what was found beside the exported weights."""
-    scores = folder.scores(result.best_step)
-    found = calibrated(
-        scores[scores["evaluator"] == evaluator], float(getattr(run.loss, "pos_weight", 1.0)), run.calibration
-    )
-    content = {"calibration": found.to_dict(), "method": run.calibration, "fitted_on": evaluator}
-    (result.export / "calibration.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    return found

@@ -54,6 +54,9 @@ class JsonlLogger(Logger):
         with self.file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
 
+    def publish(self, run_dir: Path) -> None:
+        """Do nothing: what a finished run left lies beside the record."""
+
 
 class Guarded(Logger):
     """A logger that a training does not depend on: it is left out, with one warning, from its first error on.
@@ -129,6 +132,10 @@ class Guarded(Logger):
     def finalize(self, status: str) -> None:
         """Say how the training ended."""
         self._ask(lambda logger: logger.finalize(status))
+
+    def publish(self, run_dir: Path) -> None:
+        """Have the logger that can, one with a `publish` of its own, upload what a finished run left in its folder."""
+        self._ask(lambda logger: getattr(logger, "publish", lambda _: None)(run_dir))
 
     def _ask(self, question: Callable[[Logger], Answer]) -> Answer | None:
         if self._logger is None:

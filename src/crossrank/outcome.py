@@ -1,0 +1,69 @@
+"""What a run ends with: the table, the calibration, the report, the card and the result on disk."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossrank.analysis.report import CalibrationMethod, calibrated, run_report
+from crossrank.analysis.runs import RunFolder
+from crossrank.analysis.summary import SummaryRow, as_markdown
+from crossrank.callbacks.evaluation import PeriodicEvaluation
+from crossrank.data.cache import replace_text
+from crossrank.data.lineage_record import LineageRecord
+from crossrank.data.training_rows import TrainingRows
+from crossrank.evaluation.calibration import Calibration
+from crossrank.hub import Asset
+from crossrank.models.card import write_card
+from crossrank.models.export import exported_files
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run ended with."""
+
+    run_dir: Path
+    export: Path
+    best_step: int
+    rows: list[SummaryRow]
+    documents: Path  # the source's training pairs in a file, whose answers can be ranked
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the outcome is written of, besides the run's folder."""
+
+    name: str
+    base: Asset
+    evaluation: PeriodicEvaluation | None
+    calibration: CalibrationMethod
+    pos_weight: float  # of the loss
+
+
+def write_outcome(run: Trained, result: Result, rows: TrainingRows) -> None:
+    """Write card, calibration, report and, last, `result.json`: a run that has it has finished."""
+    facts = {"name": run.name, "best_step": result.best_step, "export": "export", "seconds": round(result.seconds, 1)}
+    table, report = "Nothing was evaluated.", f"# {run.name}\n\nNothing was evaluated.\n"
+    if run.evaluation:
+        monitor = run.evaluation.monitor
+        facts |= {"monitor": monitor, "best_value": run.evaluation.best_value}
+        folder = RunFolder(result.run_dir)
+        calibration = _calibrate(run, folder, result, monitor.split("/")[1])
+        table = as_markdown(result.rows)
+        report = run_report(folder, run.name, result.best_step, result.rows, monitor, calibration)
+    LineageRecord(rows.lineage.published().steps, {}).write(result.export)
+    best = [run.evaluation.best_checkpoint] if run.evaluation else []
+    files = [*best, *exported_files(result.export)]
+    LineageRecord.read(result.run_dir).with_files(result.run_dir, files).write(result.run_dir)
+    write_card(result.export, run.name, result.best_step, len(rows), run.base, table, rows.lineage)
+    (result.run_dir / "report.md").write_text(report, encoding="utf-8")
+    replace_text(result.run_dir / "result.json", json.dumps(facts, indent=2) + "\n")  # last: now it has finished
+
+
+def _calibrate(run: Trained, folder: RunFolder, result: Result, evaluator: str) -> Calibration:
+    """Fit on the scores of the set that chose the step, and write what was found beside the exported weights."""
+    scores = folder.scores(result.best_step)
+    found = calibrated(scores[scores["evaluator"] == evaluator], run.pos_weight, run.calibration)
+    content = {"calibration": found.to_dict(), "method": run.calibration, "fitted_on": evaluator}
+    (result.export / "calibration.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return found
