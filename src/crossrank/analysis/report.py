@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,23 @@ CalibrationMethod = Literal["shift", "temperature", "platt"]
 PRECISIONS = (0.5, 0.8, 0.9, 0.95)
 
 
+class Table(NamedTuple):
+    """A table whose cells are plain text."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+class CalibrationFindings(NamedTuple):
+    """How good probabilities of relevance are: `found` by the way they were made, the tables of the best of them."""
+
+    note: str
+    found: dict[str, Reliability]
+    quality: Table
+    bins: Table
+    thresholds: Table
+
+
 def run_report(
     run: RunFolder, name: str, step: int, rows: Sequence[SummaryRow], monitor: str, calibration: Calibration
 ) -> str:
@@ -55,14 +72,18 @@ def _of(table: pd.DataFrame, evaluator: str) -> pd.DataFrame:
 
 
 def _recall(queries: pd.DataFrame) -> Iterator[str]:
-    if queries.empty:
-        return
-    yield "## First stage"
+    if not queries.empty:
+        yield "## First stage"
+        yield markdown_table(*recall_table(queries))
+
+
+def recall_table(queries: pd.DataFrame) -> Table:
+    """Return how many candidates the first stage gave, and the share of the relevant documents among them."""
     lines = []
     for (_, dataset), rows in queries.groupby(["evaluator", "dataset"], sort=False):
         recall = shown(mean_interval(rows["recall"].dropna(), 0, 1))
         lines.append((str(dataset), str(len(rows)), f"{rows['candidates'].mean():.1f}", recall))
-    yield markdown_table(("dataset", "queries", "candidates a query", "relevant documents among them"), lines)
+    return Table(("dataset", "queries", "candidates a query", "relevant documents among them"), lines)
 
 
 def calibrated(scores: pd.DataFrame, pos_weight: float, method: CalibrationMethod) -> Calibration:
@@ -93,11 +114,19 @@ def _candidates(scores: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def _calibration(scores: pd.DataFrame, calibration: Calibration) -> Iterator[str]:
+    findings = calibration_findings(scores, calibration)
+    if findings:
+        yield "## Calibration"
+        yield findings.note
+        yield from (markdown_table(*table) for table in (findings.quality, findings.bins, findings.thresholds))
+
+
+def calibration_findings(scores: pd.DataFrame, calibration: Calibration) -> CalibrationFindings | None:
+    """Return how good the probabilities are, on the candidates of `scores`; None where all or none are relevant."""
     logits, relevant, queries = _candidates(scores)
     if not 0 < relevant.sum() < len(relevant):
-        return
-    yield "## Calibration"
-    yield (
+        return None
+    note = (
         f"p = sigmoid((logit - {calibration.shift:.4f}) / {calibration.temperature:.4f} + {calibration.bias:.4f}): "
         f"pos_weight undone, the rest fitted on these {len(logits):,} candidates of {len(np.unique(queries)):,} "
         f"questions, {relevant.mean():.2%} of them relevant. Brackets hold 95 % intervals (bootstrap over questions)."
@@ -108,22 +137,22 @@ def _calibration(scores: pd.DataFrame, calibration: Calibration) -> Iterator[str
     }  # fmt: skip
     found = {name: reliability(how.probability(logits), relevant, query_index=queries) for name, how in made.items()}
     lines = [(name, shown(how.brier), shown(how.ece)) for name, how in found.items()]
-    yield markdown_table(("probability", "Brier", "ECE"), lines)
-    yield _curve(found["calibrated"])
-    yield _thresholds(calibration.probability(logits), relevant)
+    quality = Table(("probability", "Brier", "ECE"), lines)
+    thresholds = _thresholds(calibration.probability(logits), relevant)
+    return CalibrationFindings(note, found, quality, _curve(found["calibrated"]), thresholds)
 
 
-def _curve(found: Reliability) -> str:
+def _curve(found: Reliability) -> Table:
     lines = [
         (f"{b.low:.1f} to {b.high:.1f}", f"{b.pairs:,}", f"{b.mean_probability:.4f}",
          shown(Interval(b.share_relevant, b.share_low, b.share_high)))
         for b in found.bins
     ]  # fmt: skip
-    return markdown_table(("probability", "pairs", "mean probability", "share relevant"), lines)
+    return Table(("probability", "pairs", "mean probability", "share relevant"), lines)
 
 
-def _thresholds(probabilities: np.ndarray, relevant: np.ndarray) -> str:
-    lines: list[tuple[str, ...]] = []
+def _thresholds(probabilities: np.ndarray, relevant: np.ndarray) -> Table:
+    lines: list[Sequence[str]] = []
     for precision in PRECISIONS:
         try:
             cut = threshold_for_precision(probabilities, relevant, precision)
@@ -133,8 +162,7 @@ def _thresholds(probabilities: np.ndarray, relevant: np.ndarray) -> str:
         hits = round(cut.precision * cut.pairs_above)
         shares = (shown(_share(hits, total)) for total in (cut.pairs_above, int(relevant.sum())))
         lines.append((f"{precision:.0%}", f"{cut.threshold:.4f}", *shares, f"{cut.pairs_above:,}"))
-    header = ("precision wanted", "probability from", "precision", "recall", "pairs above")
-    return markdown_table(header, lines)
+    return Table(("precision wanted", "probability from", "precision", "recall", "pairs above"), lines)
 
 
 def _share(hits: int, total: int) -> Interval:

@@ -146,7 +146,7 @@ def as_markdown(rows: Sequence[SummaryRow]) -> str:
     for protocol, title in PROTOCOLS.items():
         chosen = [row for row in rows if row.protocol == protocol]
         if chosen:
-            table = markdown_table(*_filled(chosen))
+            table = markdown_table(*filled(chosen))
             parts.append(f"{title[:1].upper()}{title[1:]}.\n\n{table}")
     return "\n\n".join([*parts, NOTE])
 
@@ -159,15 +159,15 @@ def as_frame(rows: Sequence[SummaryRow]) -> pd.DataFrame:
 def as_table(rows: Sequence[SummaryRow]) -> Table:
     """Return the rows of the first row's protocol as a table for the terminal, without columns that nothing fills."""
     chosen = [row for row in rows if row.protocol == rows[0].protocol]
-    headers, cells = _filled(chosen, digits=3)
+    headers, cells = filled(chosen, digits=3)
     table = Table(*headers, title=PROTOCOLS[rows[0].protocol], show_lines=True)
     for row in cells:
         table.add_row(*(Text(cell.replace(" [", "\n[")) for cell in row))
     return table
 
 
-def _filled(rows: Sequence[SummaryRow], digits: int = 4) -> tuple[list[str], list[list[str]]]:
+def filled(rows: Sequence[SummaryRow], digits: int = 4) -> tuple[list[str], list[list[str]]]:
     """Return headers and cells of the columns in which anything is known."""
     headers, cells = _headers(rows), [row.cells(digits) for row in rows]
-    filled = [i for i in range(len(headers)) if any(row[i] != "-" for row in cells)]
-    return [headers[i] for i in filled], [[row[i] for i in filled] for row in cells]
+    known = [i for i in range(len(headers)) if any(row[i] != "-" for row in cells)]
+    return [headers[i] for i in known], [[row[i] for i in known] for row in cells]

@@ -1,0 +1,150 @@
+"""What the pages say of a run, read once: also of one that has not finished, or that never evaluated."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+from crossrank.analysis.runs import RunFolder
+from crossrank.analysis.summary import SummaryRow, summary_of
+from crossrank.errors import DataError
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """The metric that chose the best step, by the parts of its key eval/<evaluator>/<dataset>/<metric>."""
+
+    key: str
+    evaluator: str
+    dataset: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run's folder, where what is missing is empty."""
+
+    run: RunFolder
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved config."""
+        file = self.run.path / "config.yaml"
+        try:
+            found = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
+        except Exception as error:  # yaml, omegaconf and the disk each raise their own
+            raise DataError(f"{file} cannot be read ({' '.join(str(error).split())}); a run's config is wanted") from error
+        return {str(key): value for key, value in found.items()} if isinstance(found, dict) else {}
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """What provenance.json holds."""
+        return self.read("provenance.json")
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        """What result.json holds; empty where the run has not finished."""
+        return self.read("result.json")
+
+    @cached_property
+    def log(self) -> list[str]:
+        """The lines of train.log."""
+        file = self.run.path / "train.log"
+        return file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+
+    def read(self, name: str) -> dict[str, Any]:
+        """Return a JSON file of the run, empty where there is none.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        file = self.run.path / name
+        if not file.is_file():
+            return {}
+        try:
+            return dict(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise DataError(f"{file} cannot be read ({error}); remove it to have a page without it") from error
+
+    @property
+    def name(self) -> str:
+        """What the run is called."""
+        return str(self.result.get("name") or self.config.get("name") or self.run.path.name)
+
+    @cached_property
+    def last_step(self) -> int:
+        """The last step that was logged."""
+        return int(self.run.metrics["step"].max()) if len(self.run.metrics) else 0
+
+    @cached_property
+    def keys(self) -> set[str]:
+        """The keys of the metrics that were logged."""
+        return set(self.run.metrics["key"])
+
+    @cached_property
+    def evaluations(self) -> pd.DataFrame:
+        """The rows of all evaluations; empty where there was none."""
+        folder = self.run.path / "evaluations"
+        return self.run.evaluations if any(folder.glob("step=*.parquet")) else pd.DataFrame()
+
+    @cached_property
+    def monitor(self) -> Monitor | None:
+        """The metric that chooses the best step: the config's, else the first NDCG there is, else the first metric."""
+        key = str(self.result.get("monitor") or self.config.get("monitor") or "")
+        if key.startswith("eval/") and key.count("/") == 3 and key in self.keys:
+            return Monitor(key, *key.split("/")[1:])
+        if self.evaluations.empty:
+            return None
+        rows = self.evaluations[["evaluator", "dataset", "metric"]].drop_duplicates()
+        first = next(iter(rows[rows["metric"].str.startswith("ndcg")].itertuples()), None) or next(rows.itertuples())
+        return Monitor(f"eval/{first.evaluator}/{first.dataset}/{first.metric}", *first[1:])
+
+    @cached_property
+    def step(self) -> int | None:
+        """The step that the page is about: the run's best, or the best so far; None where none was evaluated."""
+        if self.evaluations.empty or self.monitor is None:
+            return None
+        stored = set(map(int, self.evaluations["step"]))
+        if self.result.get("best_step") in stored:
+            return int(self.result["best_step"])
+        trained = sorted(step for step in stored if step > 0)
+        if self.monitor.key in self.keys and trained:
+            values = self.run.curve(self.monitor.key).reindex(trained).dropna()
+            return int(values.idxmax()) if len(values) else trained[-1]
+        return max(stored)
+
+    def rows_at(self, step: int, evaluator: str) -> pd.DataFrame:
+        """Return the evaluation of one evaluator at one step."""
+        rows = self.evaluations
+        return rows[(rows["step"] == step) & (rows["evaluator"] == evaluator)]
+
+    @cached_property
+    def summaries(self) -> dict[str, list[SummaryRow]]:
+        """The rows of the summary of the page's step, by evaluator; before training stands step 0, if it is another."""
+        if self.step is None:
+            return {}
+        rows = self.evaluations
+        now = rows[rows["step"] == self.step]
+        before = rows[(rows["step"] == 0) & (self.step > 0)]
+        return {
+            str(name): summary_of(part, before[before["evaluator"] == name])
+            for name, part in now.groupby("evaluator", sort=False)
+        }
+
+    @property
+    def headline(self) -> SummaryRow | None:
+        """The row of the monitored metric."""
+        if self.monitor is None:
+            return None
+        rows = [row for row in self.summaries.get(self.monitor.evaluator, ()) if row.metric == self.monitor.metric]
+        named = [row for row in rows if row.dataset == self.monitor.dataset]
+        return next(iter(named or rows), None)
+
+
+def view(path: Path) -> RunView:
+    """Return the view of a run's folder; DataError where it is none."""
+    return RunView(RunFolder(path))
