@@ -34,6 +34,7 @@ LAYERS = {  # package: what of crossrank it may import besides itself
     "callbacks": {"errors", "redaction", "hub", "data", "losses", "models", "evaluation", "inference", "training"},
     "training": {"errors", "redaction", "hub", "data", "losses", "models"},
     "outcome": {"hub", "data", "models", "evaluation", "analysis", "callbacks"},
+    "reports": {"errors", "data", "analysis"},
     "run": {
         "errors",
         "faults",
@@ -47,6 +48,7 @@ LAYERS = {  # package: what of crossrank it may import besides itself
         "callbacks",
         "training",
         "outcome",
+        "reports",
     },
     "jobs": {
         "process",

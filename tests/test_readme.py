@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from crossrank.analysis.command_line import with_run, with_systems
 from crossrank.config import build_audit, build_evaluation, build_training_run
 from crossrank.gate import validate
-from crossrank.schema import CompareConfig, EvaluateConfig, RerankConfig, RunConfig, VerifyConfig
+from crossrank.schema import CompareConfig, EvaluateConfig, ReportConfig, RerankConfig, RunConfig, VerifyConfig
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
@@ -20,6 +20,7 @@ COMMANDS = [line.partition(" #")[0].strip() for block in BLOCKS for line in bloc
 PROGRAMS = sorted(
     {c for c in COMMANDS if c.startswith("python -m src.")} | set(re.findall(r"`(python -m src\.[^`]*=[^`]*)`", README))
 )
+SCHEMAS = {"compare": CompareConfig, "report": ReportConfig, "rerank": RerankConfig, "verify": VerifyConfig}
 PLACEHOLDERS = {"FILE": str(ROOT / "README.md"), "FOLDER": str(ROOT), "DEV_FILE": str(ROOT / "README.md")}
 
 
@@ -41,7 +42,7 @@ def test_each_program_call_composes_and_passes_the_gate(command, tmp_path):
     program = shlex.split(command)[2].removeprefix("src.")
     assert (ROOT / "src" / f"{program}.py").is_file()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        worded = {"compare": with_systems, "verify": with_run}.get(program, list)
+        worded = {"compare": with_systems, "report": with_run, "verify": with_run}.get(program, list)
         cfg = compose(program, worded(_overrides(command)))
     OmegaConf.set_struct(cfg, False)
     if "run_dir" in cfg:
@@ -56,7 +57,7 @@ def test_each_program_call_composes_and_passes_the_gate(command, tmp_path):
     elif program == "evaluate":
         build_evaluation(cfg, EvaluateConfig)
     else:
-        validate(cfg, {"compare": CompareConfig, "rerank": RerankConfig, "verify": VerifyConfig}[program])
+        validate(cfg, SCHEMAS[program])
 
 
 @pytest.mark.parametrize("command", sorted({c for c in COMMANDS if c.startswith("make ")}))

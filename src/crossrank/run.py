@@ -36,6 +36,7 @@ from crossrank.losses import Loss, refuse_labels
 from crossrank.models.backbones import Backbone
 from crossrank.models.export import export
 from crossrank.outcome import Result, Trained, write_outcome
+from crossrank.reports import left_behind, write_run_report
 from crossrank.resume import refuse_or_warn
 from crossrank.training.checkpoints import SavedState, newest_whole_state
 from crossrank.training.module import RerankerModule
@@ -138,6 +139,7 @@ def _execute(run: TrainingRun) -> Result:
     started = time.monotonic()
     with _tracked(run) as loggers:
         result = _finish(run, *_train(run, loggers), started)
+        left_behind(lambda: write_run_report(RunFolder(run.run_dir)), run.run_dir)
         for logger in loggers:
             logger.publish(run.run_dir)
     return result

@@ -119,3 +119,11 @@ class VerifyConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     run: str
     cache_dir: str | None
+
+
+class ReportConfig(BaseModel):
+    """The keys of conf/report.yaml."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    run: str
+    output: str | None

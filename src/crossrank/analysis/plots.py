@@ -77,7 +77,8 @@ def metric_curves(view: RunView, evaluator: str, metric: str) -> go.Figure | Non
     for number, name in enumerate(sorted(names, key=lambda one: (one != "mean", one))):
         group = label(name) if len(names) > 1 else None
         value, low, high, base = (
-            _curve(view, f"{start}{name}/{key}") for key in (metric, f"{metric}_low", f"{metric}_high", f"base_{metric}")
+            _curve(view, f"{start}{name}/{key}")
+            for key in (metric, f"{metric}_low", f"{metric}_high", f"base_{metric}")
         )
         if len(low) and (len(names) <= BANDS or name == "mean"):
             traces.append(_band(name, low, high, number).update(legendgroup=group))

@@ -23,6 +23,8 @@ def headline(view: RunView) -> Chapter:
     parts: list[Part] = []
     if not view.result:
         parts.append(Text(f"The run has not finished: its last logged step is {view.last_step:,}.", "warning"))
+    if (stopped := view.result.get("pruned_at")) is not None:
+        parts.append(Text(f"A search stopped the run after step {stopped:,}: it had fallen behind.", "warning"))
     row, monitor = view.headline, view.monitor
     if row is None or monitor is None:
         return Chapter("Headline", [*parts, NO_EVALUATION])
@@ -56,9 +58,13 @@ def _verdict(row: SummaryRow) -> str:
     if math.isnan(gain.low):
         return "There are too few queries to say whether reranking helps."
     if gain.low > 0:
-        return f"Reranking improves on the first stage: the whole interval of the gain lies above 0 ({shown(gain, '+')})."
+        return (
+            f"Reranking improves on the first stage: the whole interval of the gain lies above 0 ({shown(gain, '+')})."
+        )
     if gain.high < 0:
-        return f"Reranking is worse than the first stage: the whole interval of the gain is below 0 ({shown(gain, '+')})."
+        return (
+            f"Reranking is worse than the first stage: the whole interval of the gain is below 0 ({shown(gain, '+')})."
+        )
     return f"Reranking and the first stage are not told apart: the interval of the gain holds 0 ({shown(gain, '+')})."
 
 
@@ -119,11 +125,14 @@ def queries(view: RunView) -> Chapter:
         return Chapter("Queries", [NO_EVALUATION])
     assert view.step is not None
     tables = (view.run.queries, view.run.scores(view.step), view.run.documents)
-    mine = [table if table.empty else table[table["evaluator"] == monitor.evaluator] for table in tables]
-    found = failures(rows, *mine, monitor.metric)
-    change = rows[rows["metric"] == monitor.metric].eval("value - base_value").dropna()
-    counts = found.counts
-    summary = f"{monitor.evaluator}, {monitor.metric}: {counts.helped} helped, {counts.hurt} hurt, {counts.unchanged} unchanged."
+    asked, scores, documents = (
+        table if table.empty else table[table["evaluator"] == monitor.evaluator] for table in tables
+    )
+    found = failures(rows, asked, scores, documents, monitor.metric)
+    single = rows[rows["metric"] == monitor.metric]
+    change = (single["value"] - single["base_value"]).dropna()
+    helped, hurt, unchanged, *_ = found.counts
+    summary = f"{monitor.evaluator}, {monitor.metric}: {helped} helped, {hurt} hurt, {unchanged} unchanged."
     _, _, *others = sections(found)
     parts: list[Part] = [Text(f"{summary} Ranks are those of the first relevant document.")]
     if len(change):
@@ -140,7 +149,8 @@ def _changed(found: Failures, title: str, tone: Tone) -> Queries:
     shown_queries = [
         Query(
             f"{row.dataset}, {row.query_id}", row.question, f"{row.change:+.4f}",
-            f"{found.metric} {row.base_value:.4f} → {row.value:.4f}, rank {_rank(row.base_rank)} → {_rank(row.first_rank)}",
+            f"{found.metric} {row.base_value:.4f} → {row.value:.4f}, "
+            f"rank {_rank(row.base_rank)} → {_rank(row.first_rank)}",
             row.relevant, row.other, tone,
         )
         for row in table.itertuples()
@@ -177,5 +187,3 @@ def calibration(view: RunView) -> Chapter:
             Fold("Bins of the diagram", [Grid(*findings.bins)]),
         ],
     )
-
-

@@ -56,7 +56,9 @@ def config(view: RunView) -> Chapter:
     said = view.provenance.get("config")
     if isinstance(said, dict):
         base = str(said.get("base") or "the defaults")
-        rows = [[path, _shown(was), _shown(now)] for path, (was, now) in _pairs(said.get("differences"))]
+        rows: list[list[str | Cell]] = [
+            [path, _shown(was), _shown(now)] for path, (was, now) in _pairs(said.get("differences"))
+        ]
         title = f"Differences from {base}"
         parts.append(Grid(["key", "base", "this run"], rows, title) if rows else Text(f"No difference from {base}."))
     else:
@@ -107,7 +109,9 @@ def throughput(view: RunView) -> Chapter:
     took = f"Training took {duration(seconds)}, evaluations included. " if isinstance(seconds, int | float) else ""
     note = f"{took}Between two points of the record; of the share of evaluations the last value is the whole run's."
     parts: list[Part] = [Grid(["", "median", "lowest", "highest"], rows, note=note)]
-    if drawn := plots.curves(view, {"tokens": "train/tokens_per_second"}, "tokens a second", yaxis={"rangemode": "tozero"}):
+    if drawn := plots.curves(
+        view, {"tokens": "train/tokens_per_second"}, "tokens a second", yaxis={"rangemode": "tozero"}
+    ):
         parts.append(Plot(drawn, "Tokens a second", height=280, half=True))
     return Chapter("Throughput", parts)
 

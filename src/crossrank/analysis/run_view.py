@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from crossrank.analysis.runs import RunFolder
 from crossrank.analysis.summary import SummaryRow, summary_of
 from crossrank.errors import DataError
+from crossrank.resume import CONFIG, read_config
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,10 @@ class RunView:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The resolved config."""
-        file = self.run.path / "config.yaml"
-        try:
-            found = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
-        except Exception as error:  # yaml, omegaconf and the disk each raise their own
-            raise DataError(f"{file} cannot be read ({' '.join(str(error).split())}); a run's config is wanted") from error
-        return {str(key): value for key, value in found.items()} if isinstance(found, dict) else {}
+        if not (self.run.path / CONFIG).is_file():
+            return {}
+        tree: Any = OmegaConf.to_container(read_config(self.run.path))
+        return dict(tree)
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
