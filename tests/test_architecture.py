@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 LIBRARY = ROOT / "src" / "crossrank"
 MODULES = sorted(LIBRARY.rglob("*.py"))
 PROGRAMS = sorted((ROOT / "src").glob("*.py"))
-SOURCES = [*MODULES, *PROGRAMS]
+PLUGINS = sorted((ROOT / "src" / "hydra_plugins").glob("*.py"))
+SOURCES = [*MODULES, *PROGRAMS, *PLUGINS]
 NO_FRAMEWORK = ("losses", "models", "evaluation", "data", "inference")
 FRAMEWORKS = {"lightning", "pytorch_lightning", "hydra", "wandb"}
 

@@ -33,7 +33,7 @@ def open_study(folder: Path, storage: str, seed: int = 12) -> "Study":
         from optuna.storages import JournalStorage, RDBStorage
         from optuna.storages.journal import JournalFileBackend
     except ImportError:
-        raise ConfigError(["sweep: a search needs optuna; install it with: pip install -e '.[search]'"]) from None
+        raise ConfigError(["sweep: a search needs optuna; install it with: pip install -e '.[sweeps]'"]) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     file = folder / FILES[storage]
     kept = (
