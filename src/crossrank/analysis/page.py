@@ -26,13 +26,14 @@ def render(page: Page) -> str:
     script = _asset("page.js")
     drawn = bool(page.plots)
     hashes = [_hash(script), *([_hash(get_plotlyjs())] if drawn else [])]
-    return _template().render(
+    text = _template().render(
         page=page,
         policy=POLICY.format(scripts=" ".join(hashes)),
         style=Markup(_asset("page.css")),  # ours, as is the script
         script=Markup(script),
         bundle=_bundle() if drawn else "",
     )
+    return text.strip() + "\n"
 
 
 def _template() -> Template:

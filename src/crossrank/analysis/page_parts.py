@@ -14,7 +14,7 @@ Tone = Literal["", "good", "bad"]
 
 # a number with a unit or none, and what stands behind it in brackets, most often its interval
 NUMBER = re.compile(r"([+-]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[+-]?\d+)?)((?: ?%| [a-z]{1,3})?)( [\[(].+[\])])?", re.DOTALL)
-NOTHING = ("", "-")
+NOTHING = ("", "-", "null")
 
 
 class Cell(NamedTuple):
@@ -100,6 +100,7 @@ class Plot:
     caption: str = ""
     height: int = 320  # pixels
     half: bool = False  # two stand side by side where there is room
+    min_width: int = 0  # pixels; on a narrower page it scrolls in its own box
 
 
 class Tile(NamedTuple):

@@ -73,7 +73,7 @@ def curves(view: RunView) -> Chapter:
     parts: list[Part] = []
     if loss := plots.curves(view, {"loss": "train/loss"}, "training loss"):
         parts.append(Plot(loss, "Training loss", "Mean since the point before.", half=True))
-    if rate := plots.curves(view, {"rate": "train/lr"}, "learning rate", yaxis={"exponentformat": "power"}):
+    if rate := plots.curves(view, {"rate": "train/lr"}, "learning rate", yaxis={"tickformat": "~e"}):
         parts.append(Plot(rate, "Learning rate", half=True))
     if not parts:
         parts.append(Text("No training step was logged.", "note"))

@@ -101,13 +101,13 @@ def throughput(view: RunView) -> Chapter:
     rows = []
     for name, (key, form, last) in RATES.items():
         if key in view.keys and len(values := view.run.curve(key).dropna()):
-            typical = values.iloc[-1] if last else values.median()
-            rows.append([name, *(form.format(value) for value in (typical, values.min(), values.max()))])
+            numbers = [values.iloc[-1]] if last else [values.median(), values.min(), values.max()]
+            rows.append([name, *map(form.format, numbers), *["-"] * (3 - len(numbers))])
     if not rows:
         return Chapter("Throughput", [Text("No throughput was logged.", "note")])
     seconds = view.provenance.get("training_seconds")
     took = f"Training took {duration(seconds)}, evaluations included. " if isinstance(seconds, int | float) else ""
-    note = f"{took}Between two points of the record; of the share of evaluations the last value is the whole run's."
+    note = f"{took}Rates and shares are of the steps between two points of the record; that of evaluations, of all."
     parts: list[Part] = [Grid(["", "median", "lowest", "highest"], rows, note=note)]
     if drawn := plots.curves(
         view, {"tokens": "train/tokens_per_second"}, "tokens a second", yaxis={"rangemode": "tozero"}

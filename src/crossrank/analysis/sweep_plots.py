@@ -10,7 +10,7 @@ from plotly import graph_objects as go
 
 from crossrank.analysis.plots import colour, figure, intervals, label, thinned
 from crossrank.analysis.runs import RunFolder
-from crossrank.analysis.sweep_study import LOGARITHMIC, SeedGroup, as_numbers
+from crossrank.analysis.sweep_study import LOGARITHMIC, SeedGroup, as_numbers, told
 from crossrank.evaluation.significance import Interval
 
 MOST_TICKS = 6
@@ -32,8 +32,8 @@ def parallel_coordinates(jobs: pd.DataFrame, choices: Sequence[str], metric: str
     axes = [_axis(jobs[key]) for key in choices] + [_axis(jobs["value"])]
     traces = []
     for i in reversed(range(len(jobs))):  # the best lies on top
-        told = [f"{names[key]}: {jobs[key].iloc[i]}" for key in choices]
-        text = label("\n".join([str(jobs["job"].iloc[i]), f"{metric}: {jobs['value'].iloc[i]:.4f}", *told]))
+        lines = [f"{names[key]}: {told(jobs[key].iloc[i])}" for key in choices]
+        text = label("\n".join([str(jobs["job"].iloc[i]), f"{metric}: {jobs['value'].iloc[i]:.4f}", *lines]))
         line = {"color": BEST if i == 0 else colour(0), "width": 4 if i == 0 else 2}
         traces.append(
             go.Scatter(
@@ -62,10 +62,10 @@ def _axis(values: pd.Series) -> tuple[np.ndarray, dict[float, str]]:
     """Return the height of each value on its axis, 0 to 1, and what is written at which height."""
     numbers = as_numbers(values)
     if numbers is None:
-        names = list(dict.fromkeys(map(str, values)))
+        names = list(dict.fromkeys(map(told, values)))
         at = {name: i / (len(names) - 1) if len(names) > 1 else 0.5 for i, name in enumerate(names)}
         shown = names if len(names) <= MOST_TICKS else [names[0], names[-1]]
-        return np.array([at[str(value)] for value in values]), {at[name]: name for name in shown}
+        return np.array([at[told(value)] for value in values]), {at[name]: name for name in shown}
     scale = math.log if min(numbers) > 0 and max(numbers) >= LOGARITHMIC * min(numbers) else float
     low, high = scale(min(numbers)), scale(max(numbers))
     heights = np.array([(scale(number) - low) / (high - low) if high > low else 0.5 for number in numbers])
@@ -74,18 +74,18 @@ def _axis(values: pd.Series) -> tuple[np.ndarray, dict[float, str]]:
     return heights, {height: f"{number:.4g}" for height, number in ticks.items()}
 
 
-def job_curves(runs: Mapping[str, RunFolder], monitor: str) -> go.Figure | None:
-    """Draw the monitored metric of each job by step, the best job, the first of `runs`, on top."""
+def job_curves(runs: Mapping[str, RunFolder], monitor: str, best: str | None) -> go.Figure | None:
+    """Draw the monitored metric of each job by step, the best job on top."""
     traces = []
-    for i, (job, run) in reversed(list(enumerate(runs.items()))):
+    for job, run in sorted(runs.items(), key=lambda pair: pair[0] == best):
         if monitor not in set(run.metrics["key"]):
             continue
         line = thinned(run.curve(monitor))
         traces.append(
             go.Scatter(
                 x=[int(step) for step in line.index], y=[None if math.isnan(v) else float(f"{v:.6g}") for v in line],
-                mode="lines", name=label(job), opacity=1.0 if i == 0 else 0.45, showlegend=False,
-                line={"color": BEST if i == 0 else colour(0), "width": 3 if i == 0 else 1.5},
+                mode="lines", name=label(job), opacity=1.0 if job == best else 0.45, showlegend=False,
+                line={"color": BEST if job == best else colour(0), "width": 3 if job == best else 1.5},
             )
         )  # fmt: skip
     return figure(traces, "optimizer step", monitor.rpartition("/")[2]) if traces else None
@@ -101,16 +101,16 @@ def importances(shares: Mapping[str, float]) -> go.Figure:
     return figure([bars], "share of the variance", "", xaxis=x, yaxis={"autorange": "reversed", "type": "category"})
 
 
-def seeds(groups: Sequence[SeedGroup], metric: str) -> go.Figure:
-    """Draw each group's mean with its interval over queries and seeds, and every seed as a ring."""
+def seeds(groups: Mapping[str, SeedGroup], metric: str) -> go.Figure:
+    """Draw each group's mean, by its name, with its interval over queries and seeds, and every seed as a ring."""
     means = {}
-    for group in groups:
+    for name, group in groups.items():
         known = group.variance.interval if group.variance else Interval(group.mean, math.nan, math.nan)
-        means[group.name] = Interval(group.mean, known.low, known.high)
+        means[name] = Interval(group.mean, known.low, known.high)
     drawn = intervals(means, metric)
     drawn.data[0].update(name="mean, 95 %")
     rings = {"symbol": "circle-open", "size": 9, "color": colour(1), "line": {"width": 2}}
-    x = [value for group in groups for value in group.values]
-    y = [label(group.name) for group in groups for _ in group.values]
+    x = [value for group in groups.values() for value in group.values]
+    y = [label(name) for name, group in groups.items() for _ in group.values]
     drawn.add_scatter(x=x, y=y, mode="markers", marker=rings, name="one seed", hovertemplate="%{x:.4f}<extra></extra>")
     return drawn

@@ -12,12 +12,13 @@ from crossrank.analysis.page import render
 from crossrank.analysis.page_parts import Cell, Chapter, Code, Grid, Page, Part, Plot, Text, Tile, Tiles, cell, linked
 from crossrank.analysis.record_chapters import duration
 from crossrank.analysis.summary import shown
-from crossrank.analysis.sweep_study import SeedGroup, done, importance, seed_groups
+from crossrank.analysis.sweep_study import SeedGroup, done, importance, seed_groups, told
 from crossrank.analysis.sweeps import SweepFolder
 from crossrank.evaluation.significance import Interval
 
 REPORT = "report.html"
 AXES, LINES = 10, 40  # of parallel coordinates at most; jobs at most whose curves are drawn
+NAME = 30  # characters of a group's name that stand beside a figure
 FOOTER = "Made by crossrank {version}, from the jobs in {folder}."
 OPTIMISTIC = (
     "The best of {jobs} jobs was chosen on the queries that it is measured on, so its value is optimistic, the more so "
@@ -58,7 +59,7 @@ def _headline(sweep: SweepFolder) -> Chapter:
         Tile("median of the finished", f"{finished['value'].median():.4f}"),
         Tile("time of all jobs", duration(float(took))),
     ]
-    chosen = ", ".join(f"{key} {best[key]}" for key in sweep.choices)
+    chosen = ", ".join(f"{key} {told(best[key])}" for key in sweep.choices)
     parts: list[Part] = [
         Tiles(tiles),
         Text(f"The best job is {sweep.best}" + (f": {chosen}." if chosen else ".") + " To train it again:"),
@@ -97,12 +98,7 @@ def _row(sweep: SweepFolder, job: "pd.Series[Any]") -> list[str | Cell]:
     ]
     number = cell("-" if pd.isna(value) else shown(_interval(sweep, job)))
     first = linked(name, name, REPORT) if Path(sweep.path, name, REPORT).is_file() else Cell(name)
-    return [first, str(job["state"]), number, *numbers, *(_chosen(job[key]) for key in sweep.choices)]
-
-
-def _chosen(value: Any) -> str:
-    """Return a choice as a cell shows it; a dash where a job has none."""
-    return "-" if value is None or value != value else str(value)  # NaN is not itself
+    return [first, str(job["state"]), number, *numbers, *(told(job[key]) for key in sweep.choices)]
 
 
 def _choices(sweep: SweepFolder) -> Chapter:
@@ -111,10 +107,11 @@ def _choices(sweep: SweepFolder) -> Chapter:
         return Chapter("Choices", [Text("There are fewer than two finished jobs to compare.", "note")])
     left_out = f" Only the first {AXES} choices are shown." if len(sweep.choices) > AXES else ""
     caption = f"Each line is a finished job; the best is orange and thick, the fainter the worse.{left_out}"
+    axes = min(len(sweep.choices), AXES) + 1
     drawn = sweep_plots.parallel_coordinates(finished, sweep.choices[:AXES], metric)
-    parts: list[Part] = [Plot(drawn, "From choices to value", caption, height=420)]
+    parts: list[Part] = [Plot(drawn, "From choices to value", caption, height=420, min_width=axes * 90)]
     runs = dict(list(sweep.runs.items())[:LINES])
-    if curves := sweep_plots.job_curves(runs, str(sweep.monitor)):
+    if curves := sweep_plots.job_curves(runs, str(sweep.monitor), sweep.best):
         first = f" The best {LINES} jobs." if len(sweep.runs) > LINES else ""
         parts.append(Plot(curves, f"{metric} by step", f"The best job is orange.{first}"))
     return Chapter("Choices", parts)
@@ -144,18 +141,20 @@ def _seeds(sweep: SweepFolder) -> Chapter:
         "deviation that another seed makes, beyond what these queries explain; 0 where they explain it all."
     )
     choices = list(groups[0].choices)
-    header = [*choices, "seeds", f"mean {metric}", "lowest", "highest", "seed sd", "query se"]
+    short = max(len(group.name) for group in groups) <= NAME
+    named = {group.name if short else f"group {i}": group for i, group in enumerate(groups, start=1)}
+    header = ["group", *choices, "seeds", f"mean {metric}", "lowest", "highest", "seed sd", "query se"]
     rows: list[list[str | Cell]] = [
-        [*(Cell(group.choices[key]) for key in choices), *_spread(group)] for group in groups
+        [Cell(name), *(cell(group.choices[key]) for key in choices), *_spread(group)] for name, group in named.items()
     ]
-    drawn = sweep_plots.seeds(groups, metric)
+    drawn = sweep_plots.seeds(named, metric)
     parts: list[Part] = [
         Plot(drawn, "Means over seeds, and every seed", height=110 + 34 * len(groups)),
         Grid(header, rows, "Seed variance", note, sortable=len(rows) > 1),
     ]
-    for group in groups:
+    for name, group in named.items():
         if group.missing and len(group.jobs) > 1:
-            parts.append(Text(f"{group.name}: {group.missing}", "note"))
+            parts.append(Text(f"{name}: {group.missing}", "note"))
     return Chapter("Seeds", parts)
 
 

@@ -55,6 +55,11 @@ def is_seed(key: str) -> bool:
     return key.rpartition(".")[2] == SEED
 
 
+def told(value: Any) -> str:
+    """Return a choice as a config says it; what a table of numbers holds as NaN was null."""
+    return "null" if value is None or value != value else str(value)
+
+
 def done(sweep: SweepFolder) -> pd.DataFrame:
     """Return the finished jobs that have a value."""
     return sweep.jobs[(sweep.jobs["state"] == "finished") & sweep.jobs["value"].notna()]
@@ -133,7 +138,7 @@ def _groups(sweep: SweepFolder) -> Iterator[SeedGroup]:
     others = [key for key in sweep.choices if not is_seed(key)]
     same = jobs[others].map(repr).agg("|".join, axis=1) if others else pd.Series("", jobs.index)
     for _, rows in jobs.groupby(same, sort=False):
-        choices = {key: str(rows[key].iloc[0]) for key in others}
+        choices = {key: told(rows[key].iloc[0]) for key in others}
         names = [str(job) for job in rows["job"]]
         variance, missing = _variance(sweep, names)
         yield SeedGroup(choices, names, [float(value) for value in rows["value"]], variance, missing)

@@ -44,7 +44,7 @@
   const draw = async () => {
     const coarse = matchMedia("(pointer: coarse), (max-width: 55rem)").matches; // there a finger scrolls the page
     for (const place of figures) {
-      const { data, layout } = JSON.parse(place.parentElement.querySelector("script").textContent);
+      const { data, layout } = JSON.parse(place.closest("figure").querySelector("script").textContent);
       const shown = { ...coloured(layout), template: look(), colorway: look().layout.colorway };
       if (coarse) shown.dragmode = false;
       const settings = { responsive: true, displaylogo: false, displayModeBar: coarse ? false : "hover", typesetMath: false };
