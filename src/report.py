@@ -18,14 +18,16 @@ def main(cfg: DictConfig) -> None:
 
 
 def _run(cfg: DictConfig) -> None:
-    from crossrank.gate import validate  # heavy imports stand here, where --help does not wait for them
+    from crossrank.analysis.closing import close  # heavy imports stand here, where --help does not wait for them
+    from crossrank.gate import validate
     from crossrank.quiet import quieten
     from crossrank.reports import write_report
     from crossrank.schema import ReportConfig
 
     quieten()
     validate(cfg, ReportConfig)
-    print(write_report(Path(cfg.run), Path(cfg.output) if cfg.output else None))
+    page = write_report(Path(cfg.run), Path(cfg.output) if cfg.output else None)
+    close([], [f"report   {page}"], {"report": page})
 
 
 if __name__ == "__main__":

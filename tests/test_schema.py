@@ -9,17 +9,20 @@ from crossrank import schema
 ROOTS = {
     "train": schema.RunConfig, "mine": schema.RunConfig, "audit": schema.AuditConfig, "evaluate": schema.EvaluateConfig,
     "compare": schema.CompareConfig, "rerank": schema.RerankConfig, "verify": schema.VerifyConfig,
+    "report": schema.ReportConfig,
 }  # fmt: skip
 MISSING = {
     "evaluate": ["reranker=x", "evaluators=held_out"], "compare": ["systems=[a,b]"],
-    "rerank": ["reranker=x", "query=y", "documents=z"], "verify": ["run=x"],
+    "rerank": ["reranker=x", "query=y", "documents=z"], "verify": ["run=x"], "report": ["run=x"],
 }  # fmt: skip
 
 
 def composed(root: str) -> dict:
     overrides = MISSING.get(root, ["experiment=smoke"])
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose(root, [*overrides, *(["run_dir=x"] if root not in ("compare", "rerank", "verify") else [])])
+        cfg = compose(
+            root, [*overrides, *(["run_dir=x"] if root not in ("compare", "rerank", "report", "verify") else [])]
+        )
     return OmegaConf.to_container(cfg, resolve=True)
 
 

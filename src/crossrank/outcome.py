@@ -31,12 +31,13 @@ class Result:
 
     def words(self) -> list[str]:
         """Return what a person is told besides the table."""
+        reports = [str(file) for name in ("report.html", "report.md") if (file := self.run_dir / name).is_file()]
         table = ["brackets hold 95 % intervals; gains are over the first stage; the report says where it fails"]
         return [
             f"best step {self.best_step}, {self.seconds / 60:.1f} minutes",
             *(table if self.rows else []),
             f"model    {self.export}",
-            f"report   {self.run_dir}/report.md",
+            f"report   {', '.join(reports)}",
             f"metrics  {self.run_dir}/metrics.jsonl, {self.run_dir}/evaluations/",
             f"log      {self.run_dir}/train.log",
             f"try it   python -m src.rerank reranker={self.export} documents={self.documents} query='your question'",

@@ -67,7 +67,11 @@ def test_the_command_and_what_differs_from_the_base(run):
 
 def test_no_difference_and_an_unrecorded_one_are_told_apart(tmp_path):
     folder = write_run(tmp_path / "run")
-    for said, words in (({"base": "b", "differences": {}}, "No difference from b."), (None, "was not recorded")):
+    for said, words in (
+        ({"base": "b", "differences": {}}, "No difference from b."),
+        ({"base": "b", "differences": None}, "What differs from b is not known."),
+        (None, "was not recorded"),
+    ):
         (folder / "provenance.json").write_text(json.dumps({"config": said}))
         assert words in of(record.config(view(folder)), Text)[0].text
 

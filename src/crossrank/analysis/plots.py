@@ -90,7 +90,12 @@ def metric_curves(view: RunView, evaluator: str, metric: str) -> go.Figure | Non
                 go.Scatter(x=_plain(base.index), y=_plain(base), name=label(first), mode="lines", line=dashed,
                            legendgroup=group, showlegend=len(names) <= BANDS)
             )  # fmt: skip
-    return figure(traces, "optimizer step", metric) if traces else None
+    if not traces:
+        return None
+    drawn = figure(traces, "optimizer step", metric)
+    if view.step is not None:
+        drawn.add_vline(view.step, line={"color": "var(--muted)", "width": 1, "dash": "dot"})
+    return drawn
 
 
 def _curve(view: RunView, key: str) -> pd.Series:

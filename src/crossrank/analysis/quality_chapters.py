@@ -73,7 +73,9 @@ def curves(view: RunView) -> Chapter:
     parts: list[Part] = []
     if loss := plots.curves(view, {"loss": "train/loss"}, "training loss"):
         parts.append(Plot(loss, "Training loss", "Mean since the point before.", half=True))
-    if rate := plots.curves(view, {"rate": "train/lr"}, "learning rate", yaxis={"tickformat": "~e"}):
+    if rate := plots.curves(
+        view, {"rate": "train/lr"}, "learning rate", yaxis={"tickformat": "~e", "rangemode": "tozero"}
+    ):
         parts.append(Plot(rate, "Learning rate", half=True))
     if not parts:
         parts.append(Text("No training step was logged.", "note"))
@@ -81,7 +83,9 @@ def curves(view: RunView) -> Chapter:
     evaluators = list(dict.fromkeys(view.evaluations["evaluator"])) if len(view.evaluations) else []
     for evaluator in evaluators:
         if drawn := plots.metric_curves(view, str(evaluator), metric):
-            caption = "The band holds the 95 % interval of the mean over queries; dashed: the first stage."
+            caption = (
+                "Band: the 95 % interval of the mean over queries; dashed: the first stage; dotted: the best step."
+            )
             parts.append(Plot(drawn, f"{metric} of {evaluator}", caption, height=380))
     return Chapter("Curves", parts if evaluators else [*parts, NO_EVALUATION])
 

@@ -56,11 +56,16 @@ def config(view: RunView) -> Chapter:
     said = view.provenance.get("config")
     if isinstance(said, dict):
         base = str(said.get("base") or "the defaults")
+        known = isinstance(said.get("differences"), dict)
         rows: list[list[str | Cell]] = [
             [path, _shown(was), _shown(now)] for path, (was, now) in _pairs(said.get("differences"))
         ]
         title = f"Differences from {base}"
-        parts.append(Grid(["key", "base", "this run"], rows, title) if rows else Text(f"No difference from {base}."))
+        parts.append(
+            Grid(["key", "base", "this run"], rows, title)
+            if rows
+            else Text(f"No difference from {base}." if known else f"What differs from {base} is not known.")
+        )
     else:
         parts.append(Text("The difference from the base experiment was not recorded.", "note"))
     if view.config:

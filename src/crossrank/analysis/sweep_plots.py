@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from crossrank.analysis.sweep_study import LOGARITHMIC, SeedGroup, as_numbers, t
 from crossrank.evaluation.significance import Interval
 
 MOST_TICKS = 6
+NEAR = 0.06  # of an axis; ticks that are nearer would overlap
 BEST = "var(--c1)"
 
 
@@ -70,7 +72,8 @@ def _axis(values: pd.Series) -> tuple[np.ndarray, dict[float, str]]:
     low, high = scale(min(numbers)), scale(max(numbers))
     heights = np.array([(scale(number) - low) / (high - low) if high > low else 0.5 for number in numbers])
     distinct = dict(sorted(zip(map(float, heights), numbers, strict=True)))
-    ticks = distinct if len(distinct) <= MOST_TICKS else {0.0: min(numbers), 1.0: max(numbers)}
+    told_apart = all(above - below >= NEAR for below, above in pairwise(distinct))
+    ticks = distinct if len(distinct) <= MOST_TICKS and told_apart else {0.0: min(numbers), 1.0: max(numbers)}
     return heights, {height: f"{number:.4g}" for height, number in ticks.items()}
 
 
