@@ -114,6 +114,27 @@ def test_the_environment_is_what_was_recorded(run):
     assert rows(packages) == [["torch", "2.13.0"]]
 
 
+def test_what_else_a_run_wrote_of_its_machine_is_shown(run):
+    machine = {"cpu": "EPYC", "cpus": 2, "threads": 1, "memory_gib": 23.5, "cuda": "13", "system": "Linux"}
+    machine["gpus"] = [{"name": "H100", "memory_gib": 79.6}]
+    code = {"commit": "abc", "uncommitted_changes": True, "untracked": ["a.py", "b.py"]}
+    folder = run.run.path
+    (folder / "provenance.json").write_text(json.dumps({"machine": machine, "code": code}))
+    energy = {"all_kwh": 0.01234, "co2_kg": 0.0056, "country": "SWE", "estimated_by": "codecarbon 3"}
+    (folder / "energy.json").write_text(json.dumps(energy))
+    (folder / "requirements.txt").write_text("torch==2\n")
+    (folder / "uncommitted.diff").write_text("+" * 100_007)
+    chapter = record.environment(view(folder))
+    told = dict(rows(of(chapter, Grid)[0]))
+    assert told["CPUs"] == "EPYC: 2, of which torch used 1"
+    assert (told["memory"], told["GPUs"], told["CUDA"]) == ("23.5 GiB", "H100 (79.6 GiB)", "13")
+    assert told["files unknown to git"] == "a.py, b.py"
+    assert told["electricity"] == "about 0.0123 kWh, 0.0056 kg of CO2 in SWE, estimated by codecarbon 3"
+    installed, changed = (fold.parts[0].text for fold in of(chapter, Fold))
+    assert installed == "torch==2"
+    assert changed == "+" * 100_000 + "\n… and 7 characters more"
+
+
 def test_what_is_missing_is_said(bare):
     chapters = (record.health, record.throughput, record.lineage, record.environment)
     said = [of(chapter(bare), Text)[0].text for chapter in chapters]

@@ -58,7 +58,7 @@ def _figure(plot: Plot) -> object:
 @cache
 def _bundle() -> str:
     """Return plotly's code, compressed by gzip and in base64."""
-    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 6, mtime=0)).decode()
 
 
 def _hash(script: str) -> str:

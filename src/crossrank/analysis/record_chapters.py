@@ -44,6 +44,8 @@ RATES = {  # name: key, how it is written, and whether the last value stands for
     "evaluating, of all time": ("train/evaluation_share", "{:.1%}", True),
 }
 WARNING = "health, step "
+PARTS = ("code", "machine", "packages")
+MOST_CHARACTERS = 100_000  # of a diff
 
 
 def config(view: RunView) -> Chapter:
@@ -154,7 +156,7 @@ def _settings(step: Mapping[str, Any]) -> str:
 
 
 def environment(view: RunView) -> Chapter:
-    """Return code, machine and packages."""
+    """Return code, machine, packages, and the electricity where it was estimated."""
     facts = view.provenance
     if not facts:
         return Chapter("Environment", [Text("There is no provenance.json.", "note")])
@@ -162,16 +164,49 @@ def environment(view: RunView) -> Chapter:
     changes = {True: "with uncommitted changes", False: "without changes"}.get(code.get("uncommitted_changes"), "")  # type: ignore[arg-type]
     rows = {
         "commit": " ".join(filter(None, [str(code.get("commit") or "not known"), changes])),
-        "code": str(code.get("fingerprint", "")), "python": str(facts.get("python", "")),
-        "system": str(machine.get("system", "")), "GPUs": ", ".join(map(str, machine.get("gpus") or ["none"])),
-        "CPUs": f"{machine.get('cpus')}, of which torch used {machine.get('threads')}" if machine else "",
+        "files unknown to git": ", ".join(map(str, code.get("untracked") or ())),
+        "code": str(code.get("fingerprint", "")), "python": str(facts.get("python", "")), **_machine(machine),
         "precision": str(facts.get("precision", "")), "started": str(facts.get("started", "")),
+        **_electricity(view.read("energy.json")),
     }  # fmt: skip
     for again in facts.get("resumed") or ():
         rows[f"resumed after step {again.get('after_step')}"] = str(again.get("at"))
     known = [[Cell(name), Cell(value)] for name, value in rows.items() if value]
     versions = [[Cell(str(name)), Cell(str(version))] for name, version in packages.items()]
-    return Chapter("Environment", [Grid(["", ""], known), Grid(["package", "version"], versions, "Packages")])
+    parts: list[Part] = [Grid(["", ""], known, wide=True), Grid(["package", "version"], versions, "Packages")]
+    if installed := view.text("requirements.txt"):
+        parts.append(Fold("All that was installed", [Code(installed.rstrip())]))
+    if changed := view.text("uncommitted.diff"):
+        parts.append(Fold("Uncommitted changes", [Code(_cut(changed))]))
+    return Chapter("Environment", parts)
 
 
-PARTS = ("code", "machine", "packages")
+def _machine(machine: Mapping[str, Any]) -> dict[str, str]:
+    if not machine:
+        return {}
+    gpus = [_gpu(gpu) if isinstance(gpu, dict) else str(gpu) for gpu in machine.get("gpus") or ()]
+    memory, kind = machine.get("memory_gib"), machine.get("cpu")
+    processors = f"{machine.get('cpus')}, of which torch used {machine.get('threads')}"
+    return {
+        "system": str(machine.get("system", "")), "CPUs": f"{kind}: {processors}" if kind else processors,
+        "memory": f"{memory} GiB" if memory else "", "GPUs": ", ".join(gpus) or "none",
+        "CUDA": str(machine.get("cuda") or ""),
+    }  # fmt: skip
+
+
+def _gpu(gpu: Mapping[str, Any]) -> str:
+    return f"{gpu.get('name')} ({gpu.get('memory_gib')} GiB)"
+
+
+def _electricity(energy: Mapping[str, Any]) -> dict[str, str]:
+    if not isinstance(energy.get("all_kwh"), int | float):
+        return {}
+    mass = energy.get("co2_kg")
+    emitted = f", {mass:.3g} kg of CO2 in {energy.get('country')}" if isinstance(mass, int | float) else ""
+    by = energy.get("estimated_by")
+    return {"electricity": f"about {energy['all_kwh']:.3g} kWh{emitted}, estimated by {by}"}
+
+
+def _cut(text: str) -> str:
+    more = len(text) - MOST_CHARACTERS
+    return text if more <= 0 else f"{text[:MOST_CHARACTERS]}\n… and {more:,} characters more"

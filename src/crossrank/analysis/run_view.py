@@ -52,8 +52,12 @@ class RunView:
     @cached_property
     def log(self) -> list[str]:
         """The lines of train.log."""
-        file = self.run.path / "train.log"
-        return file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+        return self.text("train.log").splitlines()
+
+    def text(self, name: str) -> str:
+        """Return a text file of the run, empty where there is none."""
+        file = self.run.path / name
+        return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
     def read(self, name: str) -> dict[str, Any]:
         """Return a JSON file of the run, empty where there is none.
