@@ -81,7 +81,8 @@ def write_job(sweep, name, choices, finished=True, failure=None, **how):
         place[last] = value
     (folder / "config.yaml").write_text(json.dumps(config))
     words = ["experiment=smoke", *(f"{key}={value}" for key, value in choices.items())]
-    (folder / "job.json").write_text(json.dumps({"overrides": words, "asked": 0.0}))
+    (folder / "job.json").write_text(json.dumps({"asked": 0.0}))
+    (folder / "origin.json").write_text(json.dumps({"overrides": words}))
 
 
 def write_sweep(folder):

@@ -30,7 +30,17 @@ def test_the_page_holds_every_job_with_its_value_and_interval(sweep, reader):
 
 
 def test_the_override_line_of_the_best_is_ready_to_paste(sweep, reader):
-    assert f"python -m src.train {sweep.override_line(sweep.best)}" in "".join(reader.seen)
+    rate, seed, kind = sweep.jobs.iloc[0][["optimizer.lr", "seed", "policy.kind"]]
+    line = f"python -m src.train experiment=smoke optimizer.lr={rate} seed={seed} 'policy.kind={kind}'"
+    assert line in reader.seen
+
+
+def test_a_best_job_whose_command_is_not_known_says_so(tmp_path):
+    write_job(tmp_path, "a", {"optimizer.lr": 1.0})
+    (tmp_path / "a" / "origin.json").unlink()
+    text = Reader(sweep_page(SweepFolder(tmp_path))).text
+    assert "its command was not recorded" in text
+    assert "python -m src.train" not in text
 
 
 def test_only_jobs_that_have_a_page_are_linked(reader):

@@ -60,10 +60,12 @@ def _headline(sweep: SweepFolder) -> Chapter:
         Tile("time of all jobs", duration(float(took))),
     ]
     chosen = ", ".join(f"{key} {told(best[key])}" for key in sweep.choices)
+    words = sweep.override_line(sweep.best)
+    again = "To train it again:" if words else "How to train it again is not known: its command was not recorded."
     parts: list[Part] = [
         Tiles(tiles),
-        Text(f"The best job is {sweep.best}" + (f": {chosen}." if chosen else ".") + " To train it again:"),
-        Code(f"python -m src.train {sweep.override_line(sweep.best)}".rstrip()),
+        Text(f"The best job is {sweep.best}{f': {chosen}' if chosen else ''}. {again}"),
+        *([Code(f"python -m src.train {words}")] if words else []),
         Text(f"By {sweep.monitor} at each job's best step. {OPTIMISTIC.format(jobs=len(finished))}", "note"),
     ]
     return Chapter("Headline", parts)
