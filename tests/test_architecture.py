@@ -30,7 +30,7 @@ LAYERS = {  # package: what of crossrank it may import besides itself
     "evaluation": {"errors", "hub", "data"},
     "inference": {"errors", "hub", "data", "models", "evaluation"},
     "analysis": {"errors", "evaluation"},
-    "audit": {"errors", "data", "evaluation", "analysis"},
+    "audit": {"errors", "resume", "data", "evaluation", "analysis"},
     "callbacks": {"errors", "redaction", "hub", "data", "losses", "models", "evaluation", "inference", "training"},
     "training": {"errors", "redaction", "hub", "data", "losses", "models"},
     "outcome": {"hub", "data", "models", "evaluation", "analysis", "callbacks"},
