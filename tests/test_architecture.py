@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 LIBRARY = ROOT / "src" / "crossrank"
 MODULES = sorted(LIBRARY.rglob("*.py"))
 PROGRAMS = sorted((ROOT / "src").glob("*.py"))
-SOURCES = [*MODULES, *PROGRAMS]
+PLUGINS = sorted((ROOT / "src" / "hydra_plugins").glob("*.py"))
+SOURCES = [*MODULES, *PROGRAMS, *PLUGINS]
 NO_FRAMEWORK = ("losses", "models", "evaluation", "data", "inference")
 FRAMEWORKS = {"lightning", "pytorch_lightning", "hydra", "wandb"}
 
@@ -22,14 +23,14 @@ LAYERS = {  # package: what of crossrank it may import besides itself
     "quiet": set(),
     "redaction": set(),
     "resume": {"errors"},
-    "faults": {"errors"},
+    "faults": {"errors", "redaction"},
     "hub": {"errors", "redaction"},
     "data": {"errors", "hub"},
     "losses": {"errors"},
     "models": {"errors", "hub", "data"},
     "evaluation": {"errors", "hub", "data"},
     "inference": {"errors", "hub", "data", "models", "evaluation"},
-    "analysis": {"errors", "evaluation"},
+    "analysis": {"errors", "resume", "evaluation"},
     "audit": {"errors", "resume", "data", "evaluation", "analysis"},
     "callbacks": {"errors", "redaction", "hub", "data", "losses", "models", "evaluation", "inference", "training"},
     "training": {"errors", "redaction", "hub", "data", "losses", "models"},
@@ -47,6 +48,19 @@ LAYERS = {  # package: what of crossrank it may import besides itself
         "callbacks",
         "training",
         "outcome",
+    },
+    "jobs": {
+        "process",
+        "errors",
+        "faults",
+        "redaction",
+        "resume",
+        "data",
+        "analysis",
+        "callbacks",
+        "training",
+        "config",
+        "run",
     },
     "verify": {"errors", "resume", "data", "callbacks", "training", "config"},
     "gate": {"errors"},

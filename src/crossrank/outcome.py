@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from crossrank.analysis.report import CalibrationMethod, calibrated, run_report
 from crossrank.analysis.runs import RunFolder
@@ -38,12 +39,20 @@ class Trained:
     evaluation: PeriodicEvaluation | None
     calibration: CalibrationMethod
     pos_weight: float  # of the loss
+    pruned_at: int | None = None  # the step after which a search stopped it
 
 
 def write_outcome(run: Trained, result: Result, rows: TrainingRows) -> None:
     """Write card, calibration, report and, last, `result.json`: a run that has it has finished."""
-    facts = {"name": run.name, "best_step": result.best_step, "export": "export", "seconds": round(result.seconds, 1)}
+    facts: dict[str, Any] = {
+        "name": run.name,
+        "best_step": result.best_step,
+        "export": "export",
+        "seconds": round(result.seconds, 1),
+    }
     table, report = "Nothing was evaluated.", f"# {run.name}\n\nNothing was evaluated.\n"
+    if run.pruned_at is not None:
+        facts["pruned_at"] = run.pruned_at
     if run.evaluation:
         monitor = run.evaluation.monitor
         facts |= {"monitor": monitor, "best_value": run.evaluation.best_value}

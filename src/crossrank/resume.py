@@ -1,15 +1,18 @@
 """Which run a command goes on with, and whether it is still the same run.
 
 `resume=RUN` takes the config that RUN was started with; `resume=auto` takes the newest unfinished run that has the
-composed config, or starts a new one.
+composed config, or starts a new one. A job of a sweep is told by its config: its folder is called after it.
 """
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from crossrank.errors import ResumeError
 
@@ -19,12 +22,36 @@ CONFIG, RESULT = "config.yaml", "result.json"
 HOW = (  # what a run may be taken up with another of, at the same pairs a step
     "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.accumulate_grad_batches", "data.workers",
 )  # fmt: skip
-OWN_KEYS = ("resume", "resume_anyway", "run_dir", "cache_dir", "hydra")  # say where and how, not what
+OWN_KEYS = ("resume", "resume_anyway", "retry_failed", "run_dir", "cache_dir", "hydra")  # say where and how, not what
 
 
-def register_run_folder() -> None:
-    """Teach OmegaConf `${run_folder:}`, the folder of the run that a config goes on with or starts."""
+def register_resolvers() -> None:
+    """Teach OmegaConf where runs lie.
+
+    `${run_folder:}` is the folder of the run that a config goes on with or starts, `${sweep_name:}` what a sweep is
+    called after, `${job_key:}` what the folder of one of its jobs is called.
+    """
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+    OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
+    OmegaConf.register_new_resolver("job_key", _job_key, replace=True)
+
+
+def _sweep_name(*, _root_: DictConfig) -> str:
+    """Return the choice in the group `sweep`; a grid that is spelt out on the command line has none."""
+    return str(OmegaConf.select(_root_, "hydra.runtime.choices.sweep") or "grid")
+
+
+def _job_key(*, _root_: DictConfig) -> str:
+    return job_key(_root_)
+
+
+def job_key(cfg: DictConfig) -> str:
+    """Return 8 hex digits of what a config trains, wherever it lies and whoever is told of it."""
+    try:
+        what: Any = {key: value for key, value in identity(cfg).items() if key != "logger"}
+    except OmegaConfBaseException:  # the gate will say what is wrong with it
+        what = OmegaConf.to_container(cfg)
+    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def _run_folder(fresh: str, *, _root_: DictConfig) -> str:
@@ -39,11 +66,11 @@ def _run_folder(fresh: str, *, _root_: DictConfig) -> str:
 
 def newest_unfinished(runs: Path, cfg: DictConfig) -> Path | None:
     """Return the run in a folder that was started last with this config and has no result yet."""
-    composed = _what(cfg)
+    composed = identity(cfg)
     same = []
     for folder in (file.parent for file in runs.glob(f"*/{CONFIG}") if not (file.parent / RESULT).exists()):
         try:
-            if not list(_differences(_what(read_config(folder)), composed)):
+            if not list(_differences(identity(read_config(folder)), composed)):
                 same.append(folder)
         except ResumeError as error:  # one that is damaged is not the one that is sought
             log.warning("%s", error)
@@ -78,7 +105,7 @@ def continued(cfg: DictConfig, overrides: Sequence[str], run_dir: Path) -> tuple
     ]
     if cfg.resume != "auto" and not others:
         return _moved(saved, run_dir, cfg), True
-    differences = list(_differences(_what(saved), _what(cfg)))
+    differences = list(_differences(identity(saved), identity(cfg)))
     refuse_or_warn(run_dir, "config", differences, cfg.resume_anyway)
     return cfg, True
 
@@ -141,7 +168,7 @@ def _at_home(value: Any, run_dir: str) -> Any:
     return [_at_home(child, run_dir) for child in value] if isinstance(value, list) else value
 
 
-def _what(cfg: DictConfig) -> dict[str, Any]:
+def identity(cfg: DictConfig) -> dict[str, Any]:
     """Return what a config says of a training, wherever the run and its caches lie."""
     mine = OmegaConf.create({key: value for key, value in OmegaConf.to_container(cfg).items() if key != "hydra"})  # type: ignore[union-attr]
     places = {str(mine.get(key)): f"<{key}>" for key in ("run_dir", "cache_dir") if isinstance(mine, DictConfig)}
@@ -168,3 +195,6 @@ def _differences(saved: Any, now: Any, path: str = "") -> Iterator[str]:
             yield from _differences(saved.get(key), now.get(key), f"{path}.{key}".lstrip("."))
     elif saved != now and path not in HOW:
         yield f"{path} was {saved!r} and is {now!r}"
+
+
+register_resolvers()  # a worker process of a parallel sweep gets them with its first import

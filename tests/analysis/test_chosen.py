@@ -42,7 +42,7 @@ def test_without_a_run_the_error_says_how_to_make_one():
         chosen_run()
     with pytest.raises(DataError, match="no finished run"):
         chosen_systems()
-    with pytest.raises(DataError, match="no sweep; make one with: python -m src.train -m"):
+    with pytest.raises(DataError, match=r"no sweep; make one with: python -m src\.train -m"):
         chosen_sweep()
 
 

@@ -89,7 +89,9 @@ def test_shares_are_in_percent_and_the_title_has_the_time_of_the_whole_run(run, 
 def test_answers_are_green_and_negatives_red(run, axes):
     score_separation(run, axes)
     assert lines(axes) == {"answers": {2: 0.5, 4: 1.5}, "negatives": {2: -0.25, 4: -1.25}}
-    assert all(same_color(line.get_color(), color) for line, color in zip(axes.lines, ("tab:green", "tab:red")))
+    answers, negatives = axes.lines
+    assert same_color(answers.get_color(), "tab:green")
+    assert same_color(negatives.get_color(), "tab:red")
 
 
 def test_losses_are_in_the_order_of_the_ranks(run, axes):

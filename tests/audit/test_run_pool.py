@@ -40,5 +40,5 @@ def test_a_run_that_mined_nothing_has_no_pool(smoke_run, tmp_path):
     (run / "lineage.json").write_text(record.replace('"pool"', '"other"'))
     with pytest.raises(DataError, match="the run mined nothing"):
         open_run_pool(run)
-    with pytest.raises(DataError, match="no lineage.json"):
+    with pytest.raises(DataError, match=r"no lineage\.json"):
         open_run_pool(tmp_path)
