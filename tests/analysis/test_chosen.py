@@ -35,6 +35,8 @@ def test_the_newest_run_of_the_clone_is_taken_unless_one_is_named(clone, monkeyp
     assert chosen_run().path == new
     monkeypatch.setenv("CROSSRANK_RUN", str(old))
     assert chosen_run().path == old
+    monkeypatch.setenv("CROSSRANK_RUN", "runs/quick/1")  # as it is called where make notebooks is run
+    assert chosen_run().path == old
 
 
 def test_without_a_run_the_error_says_how_to_make_one():
@@ -50,8 +52,8 @@ def test_the_first_stage_and_the_three_newest_runs_of_one_name_are_compared_unle
     runs = [finished(clone / "runs" / "quick" / str(at), at) for at in (4, 1, 3, 2)]
     finished(clone / "runs" / "other", 3.5, name="other")
     assert chosen_systems() == ["first_stage", *map(str, (runs[3], runs[2], runs[0]))]
-    monkeypatch.setenv("CROSSRANK_SYSTEMS", os.pathsep.join(["a b", "c,d"]))
-    assert chosen_systems() == ["a b", "c,d"]
+    monkeypatch.setenv("CROSSRANK_SYSTEMS", os.pathsep.join(["first_stage", "runs/quick/1,runs/quick/2", "a b"]))
+    assert chosen_systems() == ["first_stage", f"{runs[1]},{runs[3]}", "a b"]
 
 
 def test_the_newest_sweep_is_taken_unless_one_is_named(clone, monkeypatch):

@@ -94,8 +94,16 @@ def test_queries_of_one_place_share_a_dot(aligned, axes):
     (dots,) = axes.collections
     drawn = dict(zip(map(tuple, dots.get_offsets().tolist()), dots.get_sizes() / 16, strict=True))
     assert drawn == {(0.0, 0.5): 1, (0.0, 1.0): 1, (0.25, 0.75): 3, (0.5, 1.0): 2, (1.0, 0.5): 1}
+    assert axes.get_xlabel() == "map of old"
     assert axes.get_title() == "7 queries above the line, 1 below, 0 on it"
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("map of old", "map of new")
+    assert axes.get_ylabel() == "map of new"
+
+
+def test_of_many_queries_the_largest_dot_stays_one_and_the_smallest_can_be_seen(axes):
+    values = np.zeros((1, 2000, 1))
+    values[0, 0] = 1.0
+    query_scatter(Aligned(("a", "b"), ("map",), ("d",), ((values,), (values,))), "map", "b", "a", axes)
+    assert axes.collections[0].get_sizes().tolist() == pytest.approx([1600, 4])
 
 
 def test_what_was_not_compared_is_an_error(aligned, found, axes):

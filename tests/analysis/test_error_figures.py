@@ -30,6 +30,8 @@ def found():
         ("words", "1-4", 10, 0.5, 0.4, 0.6, 0.2, 0.1, 0.3),
         ("words", "5-8", 1, 0.5, NAN, NAN, -0.9, NAN, NAN),
         ("words", "9-16", 1, 0.5, NAN, NAN, NAN, NAN, NAN),
+        ("words", "17+", 2, 0.5, 0.0, 1.0, 0.1, -1.0, 1.0),
+        ("words", "unknown", 2, 0.5, 0.4, 0.6, 0.0, 0.0, 0.0),
     ]
     nothing = pd.DataFrame()
     counts = Counts(6, 3, 2, up=5, down=0, same=4, absent=2)
@@ -61,15 +63,17 @@ def test_the_map_of_ranks_has_the_counts_of_known_ranks(axes):
     assert [text.get_text() for text in axes.texts] == ["3", "·", "·", "5", "1", "·", "·", "·", "2"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["1", "2-3", "not in the list"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("rank after training", "rank in the first stage")
-    assert axes.get_title() == "5 up (below the line), 0 down, 4 unmoved"
+    assert axes.get_title() == "5 up, 0 down, 4 unmoved, 2 in neither list"
+    assert [patch.get_xy() for patch in axes.patches] == [(-0.5, -0.5), (0.5, 0.5), (1.5, 1.5)]
 
 
 def test_slices_are_a_point_with_its_interval_and_those_without_a_change_are_left_out(axes):
     slice_changes(found(), axes)
     bars, points = axes.collections
-    assert points.get_offsets().tolist() == [[-0.9, 0], [0.2, 1], [0.1, 2]]
+    assert points.get_offsets().tolist() == [[0.1, 0], [-0.9, 1], [0.2, 2], [0.1, 3]]
     ends = [path.vertices[:, 0].tolist() for path in bars.get_paths()]
     assert ends[-2:] == [[0.1, 0.3], [0.05, 0.15]]
     labels = [label.get_text() for label in axes.get_yticklabels()]
-    assert labels == ["words: 5-8 (1)", "words: 1-4 (10)", "all queries (11)"]
-    assert same_color(points.get_facecolors()[2], "black")
+    assert labels == ["words: 17+ (2)", "words: 5-8 (1)", "words: 1-4 (10)", "all queries (11)"]
+    assert same_color(points.get_facecolors()[3], "black")
+    assert axes.get_xlim() == pytest.approx((-0.9 - 0.06, 0.3 + 0.06))  # the two queries of 17+ do not widen it

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from crossrank.analysis.runs import RunFolder, finished_runs, newest_run
+from crossrank.analysis.systems import FIRST_STAGE
 from crossrank.errors import DataError
 
 RUN = "CROSSRANK_RUN"  # a run's folder
@@ -29,7 +30,7 @@ def chosen_run() -> RunFolder:
         DataError: there is none.
     """
     named = os.environ.get(RUN)
-    return RunFolder(Path(named) if named else newest_run(_runs()))
+    return RunFolder(Path(_found(named)) if named else newest_run(_runs()))
 
 
 def chosen_systems() -> list[str]:
@@ -41,9 +42,7 @@ def chosen_systems() -> list[str]:
         DataError: there is no finished run.
     """
     if named := os.environ.get(SYSTEMS):
-        return named.split(os.pathsep)
-    from crossrank.analysis.systems import FIRST_STAGE  # brings torch, for which the other notebooks need not wait
-
+        return [",".join(map(_found, word.split(","))) for word in named.split(os.pathsep)]
     name = RunFolder(newest_run(_runs())).result.get("name")
     alike = [run for run in finished_runs(_runs()) if RunFolder(run).result.get("name") == name]
     return [FIRST_STAGE, *map(str, alike[-MOST:])]
@@ -56,7 +55,7 @@ def chosen_sweep() -> Path:
         DataError: there is none.
     """
     if named := os.environ.get(SWEEP):
-        return Path(named)
+        return Path(_found(named))
     sweeps = sorted(_runs().rglob("*_sweep"), key=lambda folder: folder.stat().st_mtime)
     if not sweeps:
         raise DataError(
@@ -78,6 +77,10 @@ def best_step(run: RunFolder) -> BestStep:
 
 
 def _runs() -> Path:
-    """Return the folder `runs` of the nearest folder above, where a notebook is run, that has one."""
+    return Path(_found("runs"))
+
+
+def _found(word: str) -> str:
+    """Return a path below the nearest folder above that has it: notebooks run in their own. Else the word as it is."""
     here = Path.cwd()
-    return next((folder / "runs" for folder in (here, *here.parents) if (folder / "runs").is_dir()), here / "runs")
+    return next((str(folder / word) for folder in (here, *here.parents) if (folder / word).exists()), word)

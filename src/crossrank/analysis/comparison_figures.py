@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ROUNDED = 3  # digits of a value below which queries share a dot
+LARGEST = 1600  # points squared of a dot
 
 
 def system_means(found: Comparison, metric: str, axes: "Axes") -> None:
@@ -57,7 +58,7 @@ def wins_and_losses(found: Comparison, metric: str, axes: "Axes") -> None:
         axes.bar_label(bars, [str(count) if count else "" for count in rows[name]], label_type="center")
         left += rows[name]
     axes.set_yticks(rows.index, [f"{row.system}\nagainst {row.against}" for row in rows.itertuples()])
-    axes.set(xlabel="queries", title=f"Queries by {metric}")
+    axes.set(xlabel="queries", title=f"Queries by {metric}", xlim=(0, rows["queries"].max()))
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
@@ -71,7 +72,8 @@ def query_scatter(aligned: Aligned, metric: str, system: str, against: str, axes
     places, counts = np.unique(np.round(np.stack([x, y]), ROUNDED), axis=1, return_counts=True)
     colors = np.where(places[1] > places[0], "tab:green", np.where(places[1] < places[0], "tab:red", "grey"))
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, zorder=0)
-    axes.scatter(places[0], places[1], s=16 * counts, c=colors, alpha=0.6, linewidth=0)
+    sizes = np.maximum(4, counts * min(16, LARGEST / counts.max()))
+    axes.scatter(places[0], places[1], s=sizes, c=colors, alpha=0.6, linewidth=0)
     wins, losses = int((y - x > TIE).sum()), int((x - y > TIE).sum())
     axes.set(xlabel=f"{metric} of {against}", ylabel=f"{metric} of {system}", aspect="equal",
              title=f"{wins} queries above the line, {losses} below, {len(x) - wins - losses} on it")  # fmt: skip

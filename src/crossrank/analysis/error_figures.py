@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pandas import DataFrame
+from pandas import DataFrame, concat
 
 from crossrank.analysis.failures import UNKNOWN, Failures
 from crossrank.errors import DataError
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 BINS = np.linspace(-1, 1, 42)  # 41 of them, so that the middle one holds what did not move, or hardly
 DARK_SHARE = 0.6  # of the darkest cell, above which its number is white
+
+FEW = 10  # queries below which an interval does not widen the figure
 
 
 def change_histogram(rows: DataFrame, axes: "Axes") -> None:
@@ -35,23 +37,34 @@ def change_histogram(rows: DataFrame, axes: "Axes") -> None:
 
 
 def rank_movement(found: Failures, axes: "Axes") -> None:
-    """Draw a map of where each query's first relevant document stood (rows) and where it stands now (columns)."""
+    """Draw a map of where each query's first relevant document stood (rows) and where it stands now (columns).
+
+    Framed are those that stayed in their range of ranks; below the frames it moved up.
+    """
+    from matplotlib.patches import Rectangle
+
     moves = found.moves.drop(index=UNKNOWN, columns=UNKNOWN, errors="ignore")
     counts = moves.to_numpy()
     axes.imshow(counts, cmap="Blues", vmin=0, vmax=max(1, counts.max(initial=0)), aspect="auto")
     for (row, column), count in np.ndenumerate(counts):
         color = "white" if count > DARK_SHARE * counts.max() else "black"
         axes.text(column, row, str(count) if count else "·", ha="center", va="center", color=color)
-    axes.plot([-0.5, len(moves.columns) - 0.5], [-0.5, len(moves) - 0.5], color="grey", linewidth=0.8)
+    for place in range(len(moves)):
+        axes.add_patch(Rectangle((place - 0.5, place - 0.5), 1, 1, fill=False, edgecolor="grey"))
     axes.set_xticks(range(len(moves.columns)), moves.columns)
     axes.set_yticks(range(len(moves)), moves.index)
-    told = f"{found.counts.up} up (below the line), {found.counts.down} down, {found.counts.same} unmoved"
+    counted = found.counts
+    told = f"{counted.up} up, {counted.down} down, {counted.same} unmoved, {counted.absent} in neither list"
     axes.set(xlabel="rank after training", ylabel="rank in the first stage", title=told)
 
 
 def slice_changes(found: Failures, axes: "Axes") -> None:
-    """Draw the mean change of each kind of query with its 95 % interval; a kind of one query has none."""
-    slices = found.slices.dropna(subset="change").iloc[::-1].reset_index(drop=True)
+    """Draw the mean change of each kind of query with its 95 % interval, which ends at the edge for few queries.
+
+    A kind of one query has no interval, and queries of which the kind is not known are left out.
+    """
+    known = found.slices[found.slices["bucket"] != UNKNOWN]
+    slices = known.dropna(subset="change").iloc[::-1].reset_index(drop=True)
     labels = [f"{row.slice}: {row.bucket} ({row.queries})" for row in slices.itertuples()]
     labels = [label.replace("all queries: all", "all queries") for label in labels]
     colors = ["black" if name == "all queries" else "tab:blue" for name in slices["slice"]]
@@ -59,4 +72,9 @@ def slice_changes(found: Failures, axes: "Axes") -> None:
     axes.hlines(slices.index, slices["change_low"], slices["change_high"], colors=colors)
     axes.scatter(slices["change"], slices.index, c=colors, zorder=3)
     axes.set_yticks(slices.index, labels)
+    many = slices[slices["queries"] >= FEW]
+    seen = concat([slices["change"], many["change_low"], many["change_high"]]).dropna()
+    if not seen.empty:
+        room = 0.05 * max(seen.max() - seen.min(), 0.1)
+        axes.set_xlim(min(seen.min(), 0) - room, max(seen.max(), 0) + room)
     axes.set(xlabel=f"change of {found.metric} over the first stage (95 % interval)", title="Kinds of query")

@@ -68,7 +68,7 @@ def seed_spread(sweep: SweepFolder, axes: "Axes") -> None:
     freedom = sum(len(values) - 1 for values in columns)
     squares = sum(float(((values - values.mean()) ** 2).sum()) for values in columns)
     told = f"A seed alone: standard deviation {np.sqrt(squares / freedom):.4f}" if freedom else "One seed of each"
-    axes.set_xticks(range(len(columns)), dict.fromkeys(labels))
+    axes.set_xticks(range(len(columns)), [label.replace(", ", "\n") for label in dict.fromkeys(labels)])
     axes.set(ylabel=sweep.monitor, title=told, xlim=(-0.5, len(columns) - 0.5))
 
 
