@@ -31,10 +31,10 @@ def _job(cfg: DictConfig) -> float | None:
 
 
 def _run(cfg: DictConfig) -> float | None:
-    from rich.console import Console  # heavy imports stand here, where --help does not wait for them
-
+    from crossrank.analysis.closing import close  # heavy imports stand here, where --help does not wait for them
+    from crossrank.analysis.rerun import compared
     from crossrank.analysis.summary import as_table
-    from crossrank.config import build_training_run
+    from crossrank.config import build_training_run, write_origin
     from crossrank.process import prepare_process
     from crossrank.quiet import quieten
     from crossrank.run import execute
@@ -44,18 +44,14 @@ def _run(cfg: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     cfg, resumed = continued(cfg, hydra_config.overrides.task, Path(hydra_config.runtime.output_dir))
     run = build_training_run(cfg, resumed)
+    if not resumed:
+        write_origin(cfg, hydra_config.overrides.task, run.run_dir)
     result = execute(run)
-    if result.rows:
-        Console(width=None if sys.stdout.isatty() else 150).print(as_table(result.rows))
-    print(f"best step {result.best_step}, {result.seconds / 60:.1f} minutes")
-    if result.rows:
-        print("brackets hold 95 % intervals; gains are over the first stage; the report says where it fails")
-    print(
-        f"model    {result.export}\n"
-        f"metrics  {run.run_dir}/metrics.jsonl, {run.run_dir}/evaluations/, {run.run_dir}/report.md\n"
-        f"log      {run.run_dir}/{hydra_config.job.name}.log\n"
-        f"try it   python -m src.rerank reranker={result.export} documents={result.documents} query='your question'"
-    )
+    again = compared(Path(cfg.rerun), run.run_dir) if cfg.rerun else None
+    words = [*result.words(), *([again.words(Path(cfg.rerun))] if again else [])]
+    close([as_table(result.rows)] if result.rows else [], words, result.facts())
+    if again and again.differences:
+        sys.exit(1)
     return run.evaluation.best_value if run.evaluation else None
 
 

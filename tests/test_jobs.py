@@ -7,8 +7,8 @@ import pytest
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
 
+from crossrank.identity import job_key
 from crossrank.jobs import Job
-from crossrank.resume import job_key
 
 FINISHES = """
 import json, pathlib, sys
@@ -30,7 +30,7 @@ def job(tmp_path):
         words = ["experiment=smoke", f"cache_dir={tmp_path / 'cache'}", *overrides]
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             cfg = compose("train", [*words, f"run_dir={tmp_path / 'job'}"])
-        return Job(tmp_path / "job", words, [sys.executable, "-c", code]).run(cfg)
+            return Job(tmp_path / "job", words, [sys.executable, "-c", code]).run(cfg)
 
     return run
 
@@ -43,8 +43,8 @@ def runs_of(tmp_path):
 def test_a_job_trains_by_a_program_of_its_own_and_returns_what_it_reached(job, tmp_path):
     assert job(FINISHES, "optimizer.lr=0.003") == 0.25
     assert "lr: 0.003" in (tmp_path / "job" / "config-seen.yaml").read_text()
-    asked = json.loads((tmp_path / "job" / "job.json").read_text())
-    assert asked["overrides"][-1] == "optimizer.lr=0.003"
+    origin = json.loads((tmp_path / "job" / "origin.json").read_text())
+    assert origin["overrides"][-1] == "optimizer.lr=0.003"
 
 
 def test_what_is_done_is_not_done_again(job, tmp_path, caplog):
@@ -100,7 +100,8 @@ def test_a_sweep_that_is_asked_to_stop_stops(job, tmp_path):
 
 def test_a_secret_among_the_overrides_is_not_written_down(job, tmp_path):
     job(FINISHES, "+callbacks.provenance.api_key=abc")
-    assert "abc" not in (tmp_path / "job" / "job.json").read_text()
+    assert "api_key=<hidden>" in (tmp_path / "job" / "origin.json").read_text()
+    assert "=abc" not in (tmp_path / "job" / "origin.json").read_text()
 
 
 def key(*overrides):

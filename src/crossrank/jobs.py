@@ -13,12 +13,11 @@ from omegaconf import DictConfig
 from crossrank.analysis.command_line import quoted
 from crossrank.analysis.sweeps import JOB, stored
 from crossrank.callbacks.provenance import changed_since
-from crossrank.config import build_training_run
+from crossrank.config import build_training_run, write_origin
 from crossrank.data.cache import replace_text
 from crossrank.errors import CrossrankError
 from crossrank.faults import FAILURE, note_failure
 from crossrank.process import prepare_process
-from crossrank.redaction import redact
 from crossrank.resume import RESULT
 from crossrank.run import TrainingRun, execute
 from crossrank.training.processes import run_apart, told_by
@@ -44,9 +43,8 @@ class Job:
         Raises:
             SystemExit: the sweep was asked to stop; the job has saved its state.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        asked = {"overrides": [redact(word) for word in self.overrides], "asked": time.time()}
-        replace_text(self.folder / JOB, json.dumps(asked, indent=2) + "\n")
+        write_origin(cfg, self.overrides, self.folder)
+        replace_text(self.folder / JOB, json.dumps({"asked": time.time()}) + "\n")
         if (self.folder / RESULT).is_file():
             log.info("job %s was done before%s", self.folder.name, self._since())
         elif (failure := stored(self.folder / FAILURE)) and not cfg.retry_failed:

@@ -29,6 +29,25 @@ class Result:
     documents: Path  # the source's training pairs in a file, whose answers can be ranked
     seconds: float
 
+    def words(self) -> list[str]:
+        """Return what a person is told besides the table."""
+        table = ["brackets hold 95 % intervals; gains are over the first stage; the report says where it fails"]
+        return [
+            f"best step {self.best_step}, {self.seconds / 60:.1f} minutes",
+            *(table if self.rows else []),
+            f"model    {self.export}",
+            f"report   {self.run_dir}/report.md",
+            f"metrics  {self.run_dir}/metrics.jsonl, {self.run_dir}/evaluations/",
+            f"log      {self.run_dir}/train.log",
+            f"try it   python -m src.rerank reranker={self.export} documents={self.documents} query='your question'",
+        ]
+
+    def facts(self) -> dict[str, Any]:
+        """Return the same for another program."""
+        rows = [row.facts() for row in self.rows]
+        facts = {"run": self.run_dir, "export": self.export, "documents": self.documents, "best_step": self.best_step}
+        return facts | {"seconds": round(self.seconds, 1), "rows": rows}
+
 
 @dataclass(frozen=True)
 class Trained:

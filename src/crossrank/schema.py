@@ -22,6 +22,7 @@ class RunConfig(BaseModel):
     monitor: str
     calibration: CalibrationMethod
     resume: str | None
+    rerun: str | None
     retry_failed: bool
     resume_anyway: bool
     source: Component

@@ -39,25 +39,23 @@ class SweepEnd(Callback):
         Raises:
             SystemExit: a job failed.
         """
-        from rich.console import Console
-
+        from crossrank.analysis.closing import close
         from crossrank.analysis.sweeps import JOB, SweepFolder
 
         folder = Path(config.hydra.sweep.dir)
         if not any(folder.glob(f"*/{JOB}")):  # of another program, which keeps none
             return
         sweep = SweepFolder(folder)
-        console = Console(width=None if sys.stdout.isatty() else 150)
-        console.print(sweep.section().as_table())
         sweep.jobs.to_csv(sweep.path / "jobs.csv", index=False)
-        if sweep.best is not None:
-            print(f"best   python -m src.train {sweep.override_line(sweep.best)}")
-        print(f"jobs   {sweep.path}/jobs.csv")
         failed = sweep.failed(self._started)
-        for job, error in failed.items():
-            print(f"failed {sweep.path / job}: {error or 'see its log'}")
+        best = None if sweep.best is None else f"python -m src.train {sweep.override_line(sweep.best)}"
+        words = [*([] if best is None else [f"best   {best}"]), f"jobs   {sweep.path}/jobs.csv"]
+        words += [f"failed {sweep.path / job}: {error or 'see its log'}" for job, error in failed.items()]
         if failed:
-            print("run them again with the same command and retry_failed=true; what has finished is kept")
+            words.append("run them again with the same command and retry_failed=true; what has finished is kept")
+        facts = {"sweep": sweep.path, "best": sweep.best, "failed": failed, "jobs": sweep.jobs.to_dict("records")}
+        close([sweep.section().as_table()], words, facts)
+        if failed:
             sys.exit(1)
 
 

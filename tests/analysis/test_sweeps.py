@@ -14,7 +14,8 @@ def make(folder, name, lr, seed=12, asked=0.0, **files):
     job = folder / name
     job.mkdir()
     words = ["experiment=smoke", "sweep=lr", f"optimizer.lr={lr}", f"seed={seed}", "hydra.sweeper.trials=3", "a.b=x y"]
-    (job / "job.json").write_text(json.dumps({"overrides": words, "asked": asked}))
+    (job / "job.json").write_text(json.dumps({"asked": asked}))
+    (job / "origin.json").write_text(json.dumps({"overrides": words}))
     for name_of, content in files.items():
         text = content if isinstance(content, str) else json.dumps(content)
         (job / f"{name_of}.{'yaml' if name_of == 'config' else 'json'}").write_text(text)

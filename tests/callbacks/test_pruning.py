@@ -36,7 +36,7 @@ def train(study, values, folder):
     job = folder / f"job-{trial.number}"
     job.mkdir()
     words = [f"{key}={value}" for key, value in trial.params.items()]
-    (job / "job.json").write_text(json.dumps({"overrides": words}))
+    (job / "origin.json").write_text(json.dumps({"overrides": words}))
     callback, trainer = Pruning(str(job)), Trainer()
     callback.on_train_start(trainer, None)
     for step in range(1, trainer.max_steps + 1):

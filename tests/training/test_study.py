@@ -43,7 +43,7 @@ def test_a_job_finds_its_trial_by_what_was_drawn(tmp_path):
     job = tmp_path / "job"
     job.mkdir()
     words = ["experiment=smoke", *(f"{key}={value}" for key, value in trials[1].params.items())]
-    (job / "job.json").write_text(json.dumps({"overrides": words}))
+    (job / "origin.json").write_text(json.dumps({"overrides": words}))
     found = trial_of(job)
     assert found.number == trials[1].number
     found.report(0.25, 3)

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,8 @@ from omegaconf import OmegaConf
 from crossrank.analysis.runs import RunFolder
 from crossrank.analysis.sections import Section
 from crossrank.errors import DataError
-from crossrank.resume import CONFIG, RESULT, identity, read_config
+from crossrank.identity import flat, identity
+from crossrank.resume import CONFIG, ORIGIN, RESULT, read_config
 
 JOB, FAILURE = "job.json", "failure.json"
 FACTS = ["job", "state", "error", "value", "best_step", "seconds"]
@@ -33,7 +33,7 @@ def stored(file: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class SweepFolder:
-    """`runs/<name>/<sweep>_sweep`: a folder a job, called after its config, each with a `job.json`."""
+    """`runs/<name>/<sweep>_sweep`: a folder a job, called after its config, each with `job.json` and `origin.json`."""
 
     path: Path
 
@@ -93,7 +93,7 @@ class SweepFolder:
         """
         if job not in {folder.name for folder in self._folders}:
             raise DataError(f"{self.path}: no job {job!r}; there are: {', '.join(f.name for f in self._folders)}")
-        words = stored(self.path / job / JOB).get("overrides", [])
+        words = stored(self.path / job / ORIGIN).get("overrides", [])
         return shlex.join(word for word in words if not word.lstrip("+~").startswith(OF_THE_SWEEP))
 
     def failed(self, since: float = 0.0) -> dict[str, str]:
@@ -132,18 +132,10 @@ def _facts(folder: Path) -> tuple[Any, ...]:
 def _config(folder: Path) -> dict[str, Any]:
     """Return what a job trains, by keys with dots; where its config was refused, what its overrides say."""
     if (folder / CONFIG).is_file():
-        return dict(_leaves(identity(read_config(folder))))
-    words = [word.lstrip("+") for word in stored(folder / JOB).get("overrides", [])]
+        return flat(identity(read_config(folder)))
+    words = [word.lstrip("+") for word in stored(folder / ORIGIN).get("overrides", [])]
     chosen = [word for word in words if "." in word.partition("=")[0] and not word.startswith(OF_THE_SWEEP)]
-    return dict(_leaves(OmegaConf.to_container(OmegaConf.from_dotlist(chosen)))) if chosen else {}
-
-
-def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if not isinstance(tree, dict) or not tree:
-        yield path, tree
-        return
-    for key, child in tree.items():
-        yield from _leaves(child, f"{path}.{key}".lstrip("."))
+    return flat(OmegaConf.to_container(OmegaConf.from_dotlist(chosen)))
 
 
 def _number(value: float, digits: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossrank.errors import ConfigError
+from crossrank.resume import ORIGIN
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -59,12 +60,12 @@ def unfinished(study: "Study") -> Sequence["FrozenTrial"]:
 def trial_of(run_dir: Path) -> "Trial | None":
     """Return the trial whose job lies in a folder, None where it is no job of a search or its trial has ended."""
     storage = next((kind for kind, name in FILES.items() if (run_dir.parent / name).exists()), None)
-    job = run_dir / "job.json"
-    if storage is None or not job.is_file():
+    origin = run_dir / ORIGIN
+    if storage is None or not origin.is_file():
         return None
     from optuna.trial import Trial
 
-    words = set(json.loads(job.read_text(encoding="utf-8"))["overrides"])
+    words = set(json.loads(origin.read_text(encoding="utf-8"))["overrides"])
     study = open_study(run_dir.parent, storage)
     for trial in unfinished(study):
         if words.issuperset(f"{key}={value}" for key, value in trial.params.items()):
