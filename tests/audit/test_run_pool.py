@@ -1,5 +1,6 @@
 """The pool of a finished run, found again."""
 
+import json
 import shutil
 
 import numpy as np
@@ -27,7 +28,7 @@ def test_a_relative_cache_is_found_below_the_folders_in_which_the_run_lies(smoke
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace(f"cache_dir: {smoke_run.cache}", "cache_dir: .cache"))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"not cached any more at \.cache/pools/\w+; give their cache_dir"):
+    with pytest.raises(DataError, match=r"not cached any more, \.cache/\w+/[\w-]+; give cache_dir"):
         open_run_pool(run)
     assert len(open_run_pool(run, smoke_run.cache).pool) == 200
     (tmp_path / "clone" / ".cache").symlink_to(smoke_run.cache)
@@ -42,3 +43,27 @@ def test_a_run_that_mined_nothing_has_no_pool(smoke_run, tmp_path):
         open_run_pool(run)
     with pytest.raises(DataError, match=r"no lineage\.json"):
         open_run_pool(tmp_path)
+
+
+def test_twins_and_a_teachers_answers_come_with_the_pool_and_may_not_be_missing(smoke_run, tmp_path):
+    run = shutil.copytree(smoke_run.folder, tmp_path / "run")
+    record = json.loads((run / "lineage.json").read_text())
+    record["steps"] |= {"twins": {"id": "1" * 16, "description": {}}, "answers": {"id": "2" * 16, "description": {}}}
+    (run / "lineage.json").write_text(json.dumps(record))
+    cache = tmp_path / "cache"
+    for kind, identity, name, part in (("twins", "1", "twins", np.uint8), ("teachers", "2", "teacher", np.float32)):
+        (cache / kind / (identity * 16)).mkdir(parents=True)
+        np.save(cache / kind / (identity * 16) / f"{name}.npy", np.full((200, 101), 1, part))
+    for kind in ("pools", "sources"):
+        (cache / kind).symlink_to(smoke_run.cache / kind)
+    pool = open_run_pool(run, cache).pool
+    assert pool.twins.sum() == pool.teacher.sum() == 200 * 101
+    with pytest.raises(DataError, match="twins/1111111111111111; give cache_dir"):
+        open_run_pool(run, smoke_run.cache)
+
+
+def test_another_policy_than_ours_cannot_be_told(smoke_run, tmp_path):
+    run = shutil.copytree(smoke_run.folder, tmp_path / "run")
+    (run / "lineage.json").write_text((run / "lineage.json").read_text().replace('"kind": "Policy"', '"kind": "Own"'))
+    with pytest.raises(DataError, match="its policy was a Own"):
+        open_run_pool(run)

@@ -3,11 +3,10 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from crossrank.data.lineage import Lineage
 from crossrank.data.lineage_record import LineageRecord
 from crossrank.data.mining import Pool
 from crossrank.data.pair_file import open_pairs
@@ -16,6 +15,9 @@ from crossrank.data.policy import Policy
 from crossrank.data.splits import training_texts
 from crossrank.errors import DataError
 from crossrank.resume import read_config
+
+EXTRA = {"twins": "twins", "answers": "teacher"}  # kind of cache: the part of a pool that it holds
+READ = ("pool", "texts", *EXTRA)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +43,16 @@ def open_run_pool(run_dir: Path, cache_dir: Path | None = None) -> RunPool:
     if "pool" not in made.steps:
         raise DataError(f"{run_dir}: the run mined nothing (miner=none), so it has no pool")
     places = [cache_dir] if cache_dir else [*_places(run_dir, Path(read_config(run_dir).cache_dir))]
-    for folders in map(made.folders, places):
-        if folders["pool"].is_dir() and folders["texts"].is_dir():
-            break
-    else:
-        wanted = made.folders(places[0])["pool"]
-        raise DataError(f"{run_dir}: its pool or its texts are not cached any more at {wanted}; give their cache_dir")
-    pool = dataclasses.replace(Pool.open(folders["pool"]), **_extras(folders))
-    settings = {key: value for key, value in made.steps["policy"].description.items() if key != "kind"}
-    return RunPool(pool, Policy(**settings), PairIndex.of(open_pairs(training_texts(folders["texts"]))))
+    found = [{kind: at for kind, at in made.folders(place).items() if kind in READ} for place in places]
+    folders = next((folders for folders in found if all(folder.is_dir() for folder in folders.values())), None)
+    if folders is None:
+        gone = next(folder for folder in found[0].values() if not folder.is_dir())
+        raise DataError(f"{run_dir}: what it took its negatives from is not cached any more, {gone}; give cache_dir")
+    more = {
+        name: np.load(folders[kind] / f"{name}.npy", mmap_mode="r") for kind, name in EXTRA.items() if kind in folders
+    }
+    pool = dataclasses.replace(Pool.open(folders["pool"]), **more)
+    return RunPool(pool, _policy(run_dir, made), PairIndex.of(open_pairs(training_texts(folders["texts"]))))
 
 
 def _places(run_dir: Path, named: Path) -> Iterator[Path]:
@@ -59,7 +62,8 @@ def _places(run_dir: Path, named: Path) -> Iterator[Path]:
         yield from (folder / named for folder in run_dir.resolve().parents)
 
 
-def _extras(folders: dict[str, Path]) -> dict[str, npt.NDArray[Any]]:
-    kinds = {"twins": "twins", "answers": "teacher"}
-    files = {name: folders[kind] / f"{name}.npy" for kind, name in kinds.items() if kind in folders}
-    return {name: np.load(file, mmap_mode="r") for name, file in files.items() if file.is_file()}
+def _policy(run_dir: Path, made: Lineage) -> Policy:
+    settings = dict(made.steps["policy"].description)
+    if (kind := settings.pop("kind")) != Policy.__name__:
+        raise DataError(f"{run_dir}: its policy was a {kind}, and only what a Policy took can be told from a record")
+    return Policy(**settings)
