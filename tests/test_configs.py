@@ -120,11 +120,13 @@ def test_one_switch_chooses_the_protocol_of_evaluators_and_monitor(name, protoco
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_experiment_opens_with_its_claim_and_its_command(name):
+def test_experiment_opens_with_its_claim_what_to_expect_the_cost_and_the_command(name):
     lines = (CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "# @package _global_"
     comment = [line for line in lines[: lines.index("defaults:")] if line.startswith("#")]
     assert comment[1].startswith("# Claim: ")
+    parts = [re.match(r"# (Claim|Expected|Cost|Command)\b", line) for line in comment]
+    assert [part[1] for part in parts if part] == ["Claim", "Expected", "Cost", "Command"]
     command = next(line for line in comment if line.startswith("# Command: "))
     assert re.search(rf"python -m src\.train .*experiment={name}\b", command)
 
@@ -157,7 +159,8 @@ def test_each_job_of_a_sweep_passes_the_gate(name):
 @pytest.mark.parametrize(("group", "choice"), OF_HYDRA)
 def test_choice_for_hydra_composes_with_what_it_is_made_of(group, choice):
     cfg = composed("experiment=smoke", f"hydra/{group}={choice}", return_hydra_config=True)
-    hydra.utils.get_class(cfg.hydra[group]._target_)
+    parts = cfg.hydra[group].get("handlers", {"itself": cfg.hydra[group]}).values()
+    assert all(hydra.utils.get_class(part.get("class") or part._target_) for part in parts)
     for key in OmegaConf.load(CONF / "hydra" / group / f"{choice}.yaml").keys() - {"defaults"}:
         assert key in cfg.hydra[group]
 
