@@ -23,7 +23,7 @@ def as_tables(found: Failures) -> list[Table]:
 
 
 def sections(found: Failures) -> Iterator[Section]:
-    """Yield the tables: what was helped and hurt most, how ranks moved, slices."""
+    """Yield a section for each part: helped most, hurt most, moved ranks, slices."""
     counts = found.counts
     header = ["dataset", "query", "question", found.metric, "rank", "relevant document", "other document"]
     note = f"{counts.helped} helped, {counts.hurt} hurt, {counts.unchanged} unchanged; ranks are of the first relevant"
