@@ -97,16 +97,16 @@ def build_audit(cfg: DictConfig) -> tuple[TrainingRun, AuditSettings]:
 def write_origin(cfg: DictConfig, overrides: Sequence[str], run_dir: Path) -> None:
     """Write `<run_dir>/origin.json`: the words of the command, the experiment they start from, what they change in it.
 
-    Differences are [the experiment's value, the run's] by key; what cannot be composed by itself has none.
+    Differences are [the experiment's value, the run's] by key, null where the experiment cannot be composed by itself.
     """
     words = [redact(word) for word in overrides]
     base = next((word for word in overrides if word.startswith("experiment=")), None)
     try:
         begun = identity(compose("train", [base] if base else []))
-        changed = {key: values for key, *values in differences(begun, identity(cfg), how=())}
+        changed: dict[str, Any] | None = {key: pair for key, *pair in differences(begun, identity(cfg), how=())}
     except (HydraException, OmegaConfBaseException) as error:
         log.debug("no differences to %s: %s", base, error)
-        changed = {}
+        changed = None
     facts = {"overrides": words, "base": base or "the default config", "differences": changed}
     run_dir.mkdir(parents=True, exist_ok=True)
     replace_text(run_dir / ORIGIN, json.dumps(facts, indent=2, default=str) + "\n")

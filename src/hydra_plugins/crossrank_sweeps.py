@@ -41,6 +41,7 @@ class SweepEnd(Callback):
         """
         from crossrank.analysis.closing import close
         from crossrank.analysis.sweeps import JOB, SweepFolder
+        from crossrank.reports import left_behind, write_sweep_report
 
         folder = Path(config.hydra.sweep.dir)
         if not any(folder.glob(f"*/{JOB}")):  # of another program, which keeps none
@@ -50,6 +51,8 @@ class SweepEnd(Callback):
         failed = sweep.failed(self._started)
         best = None if sweep.best is None else f"python -m src.train {sweep.override_line(sweep.best)}"
         words = [*([] if best is None else [f"best   {best}"]), f"jobs   {sweep.path}/jobs.csv"]
+        if page := left_behind(lambda: write_sweep_report(sweep), sweep.path):
+            words.append(f"report {page}")
         words += [f"failed {sweep.path / job}: {error or 'see its log'}" for job, error in failed.items()]
         if failed:
             words.append("run them again with the same command and retry_failed=true; what has finished is kept")

@@ -89,6 +89,17 @@ def test_the_section_has_a_row_a_job(sweep):
     assert next(row for row in section.rows if row[0] == "c")[1:3] == ["failed: the loss is nan at step 3", "-"]
 
 
+def test_a_choice_in_a_group_is_one_choice_whatever_follows_from_it(tmp_path):
+    """Here the policies differ in two values; a job that does not say has what its config says."""
+    for name, words in {"a": ["policy=hardest"], "b": ["policy=margin"], "c": ["policy=margin", "seed=3"]}.items():
+        make(tmp_path, name, 0.1, config=config(tmp_path, name, 0.1, 3 if name == "c" else 12))
+        (tmp_path / name / "origin.json").write_text(json.dumps({"overrides": words}))
+    rows = SweepFolder(tmp_path).jobs.set_index("job")
+    assert SweepFolder(tmp_path).choices == ["policy", "seed"]
+    assert rows["policy"].to_dict() == {"a": "hardest", "b": "margin", "c": "margin"}
+    assert rows["seed"].to_dict() == {"a": 12, "b": 12, "c": 3}
+
+
 def test_jobs_that_differ_in_nothing_have_no_choices(tmp_path):
     make(tmp_path, "a", 0.1, config=config(tmp_path, "a", 0.1))
     sweep = SweepFolder(tmp_path)

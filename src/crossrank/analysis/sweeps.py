@@ -18,7 +18,16 @@ from crossrank.resume import CONFIG, ORIGIN, RESULT, read_config
 
 JOB, FAILURE = "job.json", "failure.json"
 FACTS = ["job", "state", "error", "value", "best_step", "seconds"]
-OF_THE_SWEEP = ("sweep=", "hydra/", "hydra.", "retry_failed=", "cache_dir=", "run_dir=")  # not of one of its jobs
+OF_THE_SWEEP = (
+    "sweep=",
+    "hydra/",
+    "hydra.",
+    "retry_failed=",
+    "cache_dir=",
+    "run_dir=",
+    "logger=",
+    "logger.",
+)  # not of a job
 SHOWN = 80  # characters of an error in a table
 
 
@@ -55,18 +64,20 @@ class SweepFolder:
         """
         table = pd.DataFrame([_facts(folder) for folder in self._folders], columns=FACTS)
         for key in self.choices:
-            table[key] = [told.get(key) for told in self._configs]
+            table[key] = [told.get(key) for told in self._told]
         return table.sort_values("value", ascending=False, na_position="last", kind="stable", ignore_index=True)
 
     @cached_property
-    def _configs(self) -> list[dict[str, Any]]:
-        return [_config(folder) for folder in self._folders]
+    def _told(self) -> list[dict[str, Any]]:
+        """What each job's words say, and what its config says besides."""
+        return [_config(folder) | _words(folder) for folder in self._folders]
 
     @cached_property
     def choices(self) -> list[str]:
-        """The keys of the config, with dots, in which the jobs differ."""
-        keys = dict.fromkeys(key for config in self._configs for key in config if not key.startswith("logger"))
-        return [key for key in keys if len({repr(config[key]) for config in self._configs if key in config}) > 1]
+        """The keys, with dots, or groups of the config in which the jobs differ; of those that words name, where any."""
+        named = dict.fromkeys(key for folder in self._folders for key in _words(folder))
+        keys = named or dict.fromkeys(key for told in self._told for key in told if not key.startswith("logger"))
+        return [key for key in keys if len({repr(told[key]) for told in self._told if key in told}) > 1]
 
     @cached_property
     def monitor(self) -> str | None:
@@ -130,12 +141,16 @@ def _facts(folder: Path) -> tuple[Any, ...]:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    """Return what a job trains, by keys with dots; where its config was refused, what its overrides say."""
-    if (folder / CONFIG).is_file():
-        return flat(identity(read_config(folder)))
+    """Return what a job trains, by keys with dots; nothing where its config was refused."""
+    return flat(identity(read_config(folder))) if (folder / CONFIG).is_file() else {}
+
+
+def _words(folder: Path) -> dict[str, Any]:
+    """Return what the words of a job's command choose, by keys with dots and by groups."""
     words = [word.lstrip("+") for word in stored(folder / ORIGIN).get("overrides", [])]
-    chosen = [word for word in words if "." in word.partition("=")[0] and not word.startswith(OF_THE_SWEEP)]
-    return flat(OmegaConf.to_container(OmegaConf.from_dotlist(chosen)))
+    pairs = [word.partition("=") for word in words if "=" in word and not word.startswith(OF_THE_SWEEP)]
+    values = [flat(OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))) for _, _, value in pairs]
+    return {key: value["value"] for (key, _, _), value in zip(pairs, values, strict=True) if "value" in value}
 
 
 def _number(value: float, digits: str) -> str:
