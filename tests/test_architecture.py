@@ -32,7 +32,7 @@ LAYERS = {  # package: what of crossrank it may import besides itself
     "analysis": {"errors", "evaluation"},
     "audit": {"errors", "data", "evaluation", "analysis"},
     "callbacks": {"errors", "redaction", "hub", "data", "losses", "models", "evaluation", "inference", "training"},
-    "training": {"errors", "redaction", "hub", "data", "losses", "models"},
+    "training": {"errors", "redaction", "hub", "data", "losses", "models", "analysis"},
     "outcome": {"hub", "data", "models", "evaluation", "analysis", "callbacks"},
     "run": {
         "errors",
