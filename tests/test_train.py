@@ -100,20 +100,6 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(smoke_run, tmp_path):
     assert weights[0] == weights[1]
 
 
-def test_a_multirun_makes_one_folder_a_job_and_wandb_one_run_a_job(tmp_path, cache_dir):
-    done = run_program(
-        "src.train", "-m", "experiment=smoke", "optimizer.lr=1e-5,2e-5", "logger=wandb", "data.max_steps=2",
-        f"hydra.sweep.dir={tmp_path}", f"cache_dir={cache_dir}",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    results = [json.loads((tmp_path / job / "result.json").read_text()) for job in ("0", "1")]
-    assert [result["best_step"] for result in results] == [2, 2]
-    tracked = [list((tmp_path / job / "wandb").glob("offline-run-*/run-*.wandb")) for job in ("0", "1")]
-    assert [len(files) for files in tracked] == [1, 1]
-    assert tracked[0][0].name != tracked[1][0].name
-    assert "wandb sync" in done.stdout
-
-
 def test_a_failing_job_does_not_end_a_multirun(tmp_path, cache_dir):
     done = run_program(
         "src.train", "-m", "experiment=smoke", "optimizer.lr=-1,1e-5", "data.max_steps=1",

@@ -183,6 +183,12 @@ def flat(settings: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     return found
 
 
+def sweep_of(run_dir: Path) -> str | None:
+    """Return the name of the sweep whose folder holds a run, with the folder that holds the sweep, if it is a job."""
+    parent = run_dir.absolute().parent
+    return f"{parent.parent.name}/{parent.name}" if parent.name.endswith("_sweep") else None
+
+
 def told(error: Exception) -> str:
     """Return an error in one line that can be logged: a server's may quote the address, and who asked it."""
     return redact(" ".join(str(error).split()))

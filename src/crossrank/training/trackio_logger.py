@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from crossrank.training.tracking import flat
+from crossrank.training.tracking import flat, sweep_of
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +22,8 @@ class TrackioLogger(Logger):
 
     TRACKIO_DIR, where set, is the folder instead; what else trackio reads from the environment holds too, and where the
     hub's token is there it asks the hub for the user's name. The run is called after its folder, and one that goes on
-    is the same run there; what was logged between its last state and its stop then stands there twice. The config is
-    flat, with dotted keys.
+    is the same run there; what was logged between its last state and its stop then stands there twice. With no `group`,
+    the jobs of a sweep are grouped by the sweep's folder. The config is flat, with dotted keys.
     """
 
     def __init__(self, run_dir: str, folder: str, project: str = "crossrank", group: str | None = None) -> None:
@@ -33,12 +33,13 @@ class TrackioLogger(Logger):
         from trackio.utils import TRACKIO_DIR
 
         path = Path(run_dir).absolute()
+        sweep = sweep_of(path)
         again = (path / "metrics.jsonl").is_file()
         with contextlib.redirect_stdout(io.StringIO()):  # it greets
             self.run = trackio.init(
                 project=project,
-                name=f"{path.parent.name}/{path.name}",
-                group=group,
+                name=f"{sweep or path.parent.name}/{path.name}",
+                group=group or sweep,
                 resume="allow" if again else "never",
                 auto_log_cpu=False,
                 auto_log_gpu=False,

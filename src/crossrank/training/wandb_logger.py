@@ -20,7 +20,7 @@ from crossrank.analysis.runs import RunFolder
 from crossrank.data.cache import replace_text
 from crossrank.data.lineage import FOLLOWS, Lineage
 from crossrank.data.lineage_record import RECORD, LineageRecord
-from crossrank.training.tracking import flat, told
+from crossrank.training.tracking import flat, sweep_of, told
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class WandbTracker(WandbLogger):
         self.run_dir, self._monitor = Path(run_dir), ""
         kept = self.run_dir / "wandb_run_id"
         known = kept.read_text(encoding="utf-8").strip() if kept.is_file() else None
-        sweep = _sweep_of(self.run_dir)
+        sweep = sweep_of(self.run_dir)
         run = _opened(
             run_dir,
             name=f"{name}/{self.run_dir.name}" if sweep else name,  # the jobs of a sweep must be told apart
@@ -153,7 +153,10 @@ def input_artifacts(made: Lineage) -> list[wandb.Artifact]:
 
 def _inputs(made: Lineage) -> dict[str, str]:
     """Return the steps that are data sets, by the names of their artifacts."""
-    return {f"{kind}-{made.ids[step]}": step for kind, step in INPUTS.items() if step in made.steps}
+    found = {kind: step for kind, step in INPUTS.items() if step in made.steps}
+    if "rows" in found:  # which hold the given ones
+        found.pop("given", None)
+    return {f"{kind}-{made.ids[step]}": step for kind, step in found.items()}
 
 
 def _add(artifact: wandb.Artifact, root: Path, files: Iterable[Path]) -> None:
@@ -189,6 +192,7 @@ def _opened(run_dir: str, **run: Any) -> wandb.Run:
         except Exception as error:  # of a key that is not known, a server that is down, an answer that makes no sense
             mode, why = "offline", f"{type(error).__name__}: {told(error)}"
             wandb.teardown()  # or else the run's id counts as taken
+            logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # its telemetry would go on complaining
     if mode == "offline":
         log.info("W&B: offline (%s); upload later with: wandb sync %s/wandb/offline-run-*", why, run_dir)
     return wandb.init(dir=run_dir, mode=mode, settings=settings, **run)  # type: ignore[arg-type]
@@ -210,12 +214,6 @@ def _mode() -> tuple[str, str]:
             return "online", ""
     except OSError as error:
         return "offline", f"no network: {told(error)}"
-
-
-def _sweep_of(run_dir: Path) -> str | None:
-    """Return the name of the sweep whose folder holds a run, with the folder that holds the sweep, if it is a job."""
-    parent = run_dir.absolute().parent
-    return f"{parent.parent.name}/{parent.name}" if parent.name.endswith("_sweep") else None
 
 
 def _word(name: str) -> str:
