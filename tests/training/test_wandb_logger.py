@@ -4,6 +4,7 @@ import http.server
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -20,6 +21,7 @@ from wandb_records import STEP, read_back, runs_in
 from crossrank.analysis.runs import RunFolder
 from crossrank.callbacks.step_rng import StepKeyedRNG
 from crossrank.data.lineage import Lineage, Step
+from crossrank.training import wandb_logger
 from crossrank.training.wandb_logger import WandbTracker, finish_wandb, input_artifacts
 
 
@@ -262,6 +264,46 @@ def test_the_tables_hold_every_question_and_its_metrics(recorded, tracked_run, k
             values = [row[metric], row[f"{metric} first stage"], row[f"{metric} change"], row["first_rank"]]
             wanted = [one["value"], one["base_value"], one["value"] - one["base_value"], one["first_rank"]]
             np.testing.assert_array_equal(np.array(values, float), wanted)
+
+
+@pytest.fixture
+def published(smoke_run, tmp_path):
+    """A finished run whose folder a tracker that was opened later is shown."""
+
+    def publish(change):
+        folder = tmp_path / "smoke"
+        shutil.copytree(smoke_run.folder, folder)
+        change(folder)
+        WandbTracker(str(folder), "smoke").publish(folder)
+        finish_wandb(0)
+        (run,) = runs_in(folder)
+        return read_back(run)
+
+    return publish
+
+
+def test_of_too_many_questions_a_part_is_shown_and_a_line_says_so(published, monkeypatch, caplog):
+    monkeypatch.setattr(wandb_logger, "ROWS", 5)
+    records = published(lambda folder: (folder / "report.html").write_text("<p>a page</p>"))
+    (before, best) = (records.table(key) for key in ("queries/before", "queries/best"))
+    asked = [[row[columns.index("query_id")] for row in rows] for columns, rows in (before, best)]
+    assert len(asked[0]) == 5
+    assert asked[0] == asked[1]
+    assert "W&B: the table of step 3 holds 5 of its questions; evaluations/ holds all" in caplog.text
+    (page,) = records.folder.glob("files/media/html/report*.html")
+    assert "<p>a page</p>" in page.read_text()
+    (report,) = records.artifacts("report").values()
+    assert "report.html" in {entry["path"] for entry in report["manifest"]["contents"]}
+
+
+def test_what_was_never_evaluated_is_published_without_tables(published):
+    def forget(folder):
+        facts = json.loads((folder / "result.json").read_text())
+        (folder / "result.json").write_text(json.dumps({k: v for k, v in facts.items() if k != "monitor"}))
+
+    records = published(forget)
+    assert "history" not in records.records
+    assert list(records.artifacts("model")) == ["smoke"]
 
 
 def test_the_charts_are_drawn_from_logged_tables(recorded):

@@ -123,7 +123,7 @@ class WandbTracker(WandbLogger):
     def _show(self, run: RunFolder, step: int, evaluator: str) -> None:
         shown: dict[str, Any] = {}
         for name, at in (("before", 0), ("best", step)):
-            table = query_table(run, at)
+            table = query_table(run, at, ROWS)
             if not table.empty:
                 shown[f"queries/{name}"] = wandb.Table(dataframe=table.assign(step=at))
             if len(table) == ROWS:
