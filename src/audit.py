@@ -1,6 +1,5 @@
 """Audit the negatives and the leaks of a training set: python -m src.audit experiment=gooaq_bce."""
 
-import sys
 from pathlib import Path
 
 import hydra
@@ -17,8 +16,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def _run(cfg: DictConfig) -> None:
-    from rich.console import Console  # heavy imports stand here, where --help does not wait for them
-
+    from crossrank.analysis.closing import close  # heavy imports stand here, where --help does not wait for them
     from crossrank.audit.findings import Audit, audit
     from crossrank.config import build_audit
     from crossrank.data.prepared_pool import TrainingTexts, prepare_pool
@@ -37,11 +35,11 @@ def _run(cfg: DictConfig) -> None:
         texts, pool, run.policy, [task for evaluator in evaluators for task in evaluator.tasks], run.teacher,
         given.sample, given.sheet, given.seed, *(Path(path) if path else None for path in (given.labels, given.run)),
     )  # fmt: skip
-    console = Console(width=None if sys.stdout.isatty() else 150)
-    for section in audit(asked, run.run_dir):
-        console.print(section.as_table())
-    print(f"page   {run.run_dir}/audit.md")
-    print(f"sheet  {run.run_dir}/sheet.csv: fill in its column 'relevant', then give it as audit.labels")
+    sections = audit(asked, run.run_dir)
+    page, sheet = run.run_dir / "audit.md", run.run_dir / "sheet.csv"
+    words = [f"page   {page}", f"sheet  {sheet}: fill in its column 'relevant', then give it as audit.labels"]
+    found = [{"title": section.title, **section.facts()} for section in sections]
+    close([section.as_table() for section in sections], words, {"page": page, "sheet": sheet, "sections": found})
 
 
 if __name__ == "__main__":

@@ -18,11 +18,10 @@ def main(cfg: DictConfig) -> None:
 
 
 def _run(cfg: DictConfig) -> None:
-    from rich.console import Console
-
     from crossrank.analysis.alignment import align
+    from crossrank.analysis.closing import close
     from crossrank.analysis.compare import Resampling, compare
-    from crossrank.analysis.comparison_page import as_tables, verdicts, write
+    from crossrank.analysis.comparison_page import as_frame, as_tables, verdicts, write
     from crossrank.analysis.systems import Judgements, load_systems
     from crossrank.config import build_evaluation
     from crossrank.inference.evaluation_run import rows_of_models
@@ -38,11 +37,8 @@ def _run(cfg: DictConfig) -> None:
     comparison = compare(aligned, cfg.pairs, Resampling(cfg.confidence, cfg.resamples, cfg.seed))
     if cfg.output:
         write(comparison, Path(cfg.output))
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    for table in as_tables(comparison):
-        console.print(table)
-    for verdict in verdicts(comparison):
-        print(verdict)
+    said = verdicts(comparison)
+    close(as_tables(comparison), said, {"rows": as_frame(comparison).to_dict("records"), "verdicts": said})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Evaluate any cross-encoder: python -m src.evaluate reranker=MODEL evaluators=CHOICE [budget=true]."""
 
-import sys
 from pathlib import Path
 
 import hydra
@@ -19,8 +18,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def _run(cfg: DictConfig) -> None:
-    from rich.console import Console  # heavy imports stand here, where --help does not wait for them
-
+    from crossrank.analysis.closing import close  # heavy imports stand here, where --help does not wait for them
     from crossrank.analysis.figures import save_budget_figure
     from crossrank.analysis.summary import as_markdown, as_table, summary_of
     from crossrank.config import build_evaluation
@@ -42,11 +40,11 @@ def _run(cfg: DictConfig) -> None:
     OmegaConf.save(cfg, run.run_dir / "config.yaml", resolve=True)
     rows = summary_of(findings.rows)
     (run.run_dir / "report.md").write_text(report(run, findings, as_markdown(rows)), encoding="utf-8")
-    Console(width=None if sys.stdout.isatty() else 150).print(as_table(rows))
-    print(f"protocol {run.protocol}; brackets hold 95 % intervals, gains are over the first stage")
+    words = [f"protocol {run.protocol}; brackets hold 95 % intervals, gains are over the first stage"]
     if findings.budget is not None and save_budget_figure(findings.budget, run.run_dir / "budget.png"):
-        print(f"budget   {run.run_dir}/budget.png")
-    print(f"metrics  {run.run_dir}/evaluations/, {run.run_dir}/runs/, {run.run_dir}/report.md")
+        words.append(f"budget   {run.run_dir}/budget.png")
+    words.append(f"metrics  {run.run_dir}/evaluations/, {run.run_dir}/runs/, {run.run_dir}/report.md")
+    close([as_table(rows)], words, {"folder": run.run_dir, "rows": [row.facts() for row in rows]})
 
 
 if __name__ == "__main__":

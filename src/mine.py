@@ -14,8 +14,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def _run(cfg: DictConfig) -> None:
-    from rich.console import Console  # heavy imports stand here, where --help does not wait for them
-
+    from crossrank.analysis.closing import close  # heavy imports stand here, where --help does not wait for them
     from crossrank.audit.pool import pool_section
     from crossrank.config import build_training_run
     from crossrank.data.prepared_pool import TrainingTexts, prepare_pool
@@ -29,8 +28,8 @@ def _run(cfg: DictConfig) -> None:
     require([*run.source.assets(), *run.miner.assets(), *(run.teacher.assets() if run.teacher else ())])
     texts = TrainingTexts(run.source, run.cache_dir)
     made = prepare_pool(texts, run.miner, run.policy, run.data.pool_depth, run.teacher)
-    Console().print(pool_section(made.pool, run.policy).as_table())
-    print(f"pool {made.folder}")
+    section = pool_section(made.pool, run.policy)
+    close([section.as_table()], [f"pool {made.folder}"], {"pool": made.folder, **section.facts()})
 
 
 if __name__ == "__main__":

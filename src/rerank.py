@@ -1,6 +1,5 @@
 """Rank documents for a question: python -m src.rerank reranker=FOLDER documents=FILE query='...'."""
 
-import sys
 from pathlib import Path
 
 import hydra
@@ -17,9 +16,9 @@ def main(cfg: DictConfig) -> None:
 
 
 def _run(cfg: DictConfig) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from crossrank.analysis.closing import close
     from crossrank.gate import validate
     from crossrank.inference.reranker import Reranker, first_stage, read_documents
     from crossrank.process import prepare_process
@@ -36,7 +35,8 @@ def _run(cfg: DictConfig) -> None:
         table.add_row(
             str(rank), f"{found.score:.4f}", str(found.index + 1), text[:200] + ("..." if len(text) > 200 else "")
         )
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    found_ones = [{"score": found.score, "first_stage": found.index + 1, "document": found.text} for found in ranked]
+    close([table], [], {"query": cfg.query, "ranking": found_ones})
 
 
 if __name__ == "__main__":

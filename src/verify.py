@@ -1,6 +1,7 @@
 """Check that a run is still what was recorded of it: python -m src.verify runs/a/TIME."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import hydra
@@ -18,8 +19,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def _run(cfg: DictConfig) -> int:
-    from rich.console import Console  # heavy imports stand here, where --help does not wait for them
-
+    from crossrank.analysis.closing import close  # heavy imports stand here, where --help does not wait for them
     from crossrank.gate import validate
     from crossrank.quiet import quieten
     from crossrank.schema import VerifyConfig
@@ -28,8 +28,7 @@ def _run(cfg: DictConfig) -> int:
     quieten()
     validate(cfg, VerifyConfig)
     findings = verify(Path(cfg.run), Path(cfg.cache_dir) if cfg.cache_dir else None)
-    Console(width=None if sys.stdout.isatty() else 120).print(as_table(findings))
-    print("\n".join(in_words(findings)))
+    close([as_table(findings)], in_words(findings), {"steps": [asdict(finding) for finding in findings]})
     return exit_code(findings)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
+import crossrank.outcome as outcome
 import crossrank.run as run
 import crossrank.training.checkpoints as checkpoints
 from crossrank.callbacks.evaluation import PeriodicEvaluation
@@ -20,7 +21,7 @@ from crossrank.data import prepared_pool
 from crossrank.evaluation.store import EvaluationStore
 from crossrank.models import backbones
 from crossrank.quiet import quieten
-from crossrank.resume import register_run_folder
+from crossrank.resume import register_resolvers
 from crossrank.run import execute
 
 PROCESSES = multiprocessing.get_context("forkserver")  # torch's threads would not survive a fork of the tests' process
@@ -33,7 +34,7 @@ POINTS = {  # what is called at a point; the process dies at the n-th call, or a
     "evaluation": (EvaluationStore, "write"),
     "mining": (prepared_pool, "mine"),
     "export": (run, "export"),
-    "card": (run, "write_card"),
+    "card": (outcome, "write_card"),
 }
 
 
@@ -60,7 +61,7 @@ def train(overrides, run_dir, resumed=False, kill=None, dropout=0.2, place=None)
     os.environ.update(place or {})
     multiprocessing.set_start_method("fork", force=True)  # as in a program: workers of a forkserver would be slow
     quieten()
-    register_run_folder()
+    register_resolvers()
     _with_dropout(dropout)
     if kill:
         _die_at(*kill)

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 LIBRARY = ROOT / "src" / "crossrank"
 MODULES = sorted(LIBRARY.rglob("*.py"))
 PROGRAMS = sorted((ROOT / "src").glob("*.py"))
-SOURCES = [*MODULES, *PROGRAMS]
+PLUGINS = sorted((ROOT / "src" / "hydra_plugins").glob("*.py"))
+SOURCES = [*MODULES, *PROGRAMS, *PLUGINS]
 NO_FRAMEWORK = ("losses", "models", "evaluation", "data", "inference")
 FRAMEWORKS = {"lightning", "pytorch_lightning", "hydra", "wandb"}
 
@@ -21,18 +22,30 @@ LAYERS = {  # package: what of crossrank it may import besides itself
     "process": set(),
     "quiet": set(),
     "redaction": set(),
-    "resume": {"errors"},
-    "faults": {"errors"},
+    "identity": set(),
+    "resume": {"errors", "identity"},
+    "faults": {"errors", "redaction"},
     "hub": {"errors", "redaction"},
     "data": {"errors", "hub"},
     "losses": {"errors"},
     "models": {"errors", "hub", "data"},
     "evaluation": {"errors", "hub", "data"},
     "inference": {"errors", "hub", "data", "models", "evaluation"},
-    "analysis": {"errors", "evaluation"},
+    "analysis": {"errors", "identity", "resume", "evaluation"},
     "audit": {"errors", "data", "evaluation", "analysis"},
-    "callbacks": {"errors", "redaction", "hub", "data", "losses", "models", "evaluation", "inference", "training"},
-    "training": {"errors", "redaction", "hub", "data", "losses", "models", "analysis"},
+    "callbacks": {
+        "errors",
+        "resume",
+        "redaction",
+        "hub",
+        "data",
+        "losses",
+        "models",
+        "evaluation",
+        "inference",
+        "training",
+    },
+    "training": {"errors", "resume", "redaction", "hub", "data", "losses", "models", "analysis"},
     "outcome": {"hub", "data", "models", "evaluation", "analysis", "callbacks"},
     "run": {
         "errors",
@@ -48,10 +61,23 @@ LAYERS = {  # package: what of crossrank it may import besides itself
         "training",
         "outcome",
     },
+    "jobs": {
+        "process",
+        "errors",
+        "faults",
+        "redaction",
+        "resume",
+        "data",
+        "analysis",
+        "callbacks",
+        "training",
+        "config",
+        "run",
+    },
     "verify": {"errors", "resume", "data", "callbacks", "training", "config"},
     "gate": {"errors"},
     "schema": {"evaluation", "analysis", "gate"},
-    "config": {"errors", "redaction", "data", "evaluation", "callbacks", "run", "gate", "schema"},
+    "config": {"errors", "identity", "resume", "redaction", "data", "evaluation", "callbacks", "run", "gate", "schema"},
     "__init__": {"errors", "inference"},
 }
 

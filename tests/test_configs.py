@@ -10,6 +10,8 @@ import pytest
 import torch
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep
 from omegaconf import DictConfig, OmegaConf
 
 from crossrank.config import COMPONENTS, build_training_run
@@ -21,6 +23,7 @@ CONF = ROOT / "conf"
 FILES = sorted(file.relative_to(CONF) for file in CONF.rglob("*.yaml"))
 ROOTS = [file.stem for file in FILES if len(file.parts) == 1]
 CHOICES = [(file.parts[0], file.stem) for file in FILES if len(file.parts) == 2]
+OF_HYDRA = [(file.parts[1], file.stem) for file in FILES if file.parts[0] == "hydra"]
 SPECIAL = ("experiment", "sweep", "protocol")
 COMPONENT_CHOICES = [(group, choice) for group, choice in CHOICES if group not in SPECIAL]
 EXPERIMENTS = [choice for group, choice in CHOICES if group == "experiment"]
@@ -86,7 +89,7 @@ def _a_gpu(monkeypatch):
 
 
 def test_files_lie_at_one_level_and_every_group_is_known_to_the_root():
-    assert all(len(file.parts) <= 2 for file in FILES)
+    assert all(len(file.parts) == 3 if file.parts[0] == "hydra" else len(file.parts) <= 2 for file in FILES)
     defaults = OmegaConf.load(CONF / "train.yaml").defaults
     known = {key for entry in defaults if entry != "_self_" for key in entry}
     assert {group for group, _ in CHOICES} == known
@@ -126,12 +129,21 @@ def test_experiment_opens_with_its_claim_and_its_command(name):
     assert re.search(rf"python -m src\.train .*experiment={name}\b", command)
 
 
+def choices_of(key: str, sweep: str) -> list[str]:
+    """Return the values of a key in a sweep, of an interval its ends."""
+    override = OverridesParser.create().parse_override(f"{key}={sweep}")
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        return [str(value.start), str(value.end)]
+    return list(override.sweep_string_iterator())
+
+
 @pytest.mark.parametrize("name", SWEEPS)
 def test_each_job_of_a_sweep_passes_the_gate(name):
     assert f"sweep={name}" in (CONF / "sweep" / f"{name}.yaml").read_text(encoding="utf-8")
     cfg = composed("experiment=smoke", f"sweep={name}", return_hydra_config=True)
     for key, values in cfg.hydra.sweeper.params.items():
-        jobs = str(values).split(",")
+        jobs = choices_of(key, str(values))
         assert len(jobs) > 1
         for value in jobs:
             job = composed("experiment=smoke", "run_dir=nowhere", f"sweep={name}", f"{key}={value}")
@@ -140,6 +152,23 @@ def test_each_job_of_a_sweep_passes_the_gate(name):
                 assert set(alone(key, value)[key].items()) <= set(job[key].items()), f"{value} is not what is composed"
             else:
                 assert str(OmegaConf.select(job, key)) in (value, str(float(value)))
+
+
+@pytest.mark.parametrize(("group", "choice"), OF_HYDRA)
+def test_choice_for_hydra_composes_with_what_it_is_made_of(group, choice):
+    cfg = composed("experiment=smoke", f"hydra/{group}={choice}", return_hydra_config=True)
+    hydra.utils.get_class(cfg.hydra[group]._target_)
+    for key in OmegaConf.load(CONF / "hydra" / group / f"{choice}.yaml").keys() - {"defaults"}:
+        assert key in cfg.hydra[group]
+
+
+def test_slurm_gives_each_job_what_the_command_asks_for():
+    asked = ["hydra.launcher.partition=gpu", "hydra.launcher.timeout_min=600"]
+    cfg = composed("experiment=smoke", "hydra/launcher=slurm", *asked, return_hydra_config=True)
+    launcher = hydra.utils.instantiate(cfg.hydra.launcher)
+    assert type(launcher).__name__ == "SlurmLauncher"
+    wanted = {"partition": "gpu", "timeout_min": 600, "gpus_per_node": 1, "array_parallelism": 16}
+    assert {key: launcher.params[key] for key in wanted} == wanted
 
 
 @pytest.mark.parametrize("root", ROOTS)

@@ -12,12 +12,12 @@ from omegaconf import OmegaConf
 from test_resume_exact import same_run
 
 from crossrank.errors import ResumeError
-from crossrank.resume import continued, newest_unfinished, refuse_or_warn, register_run_folder
+from crossrank.resume import continued, newest_unfinished, refuse_or_warn, register_resolvers
 
 
 @pytest.fixture(autouse=True)
 def _resolver():
-    register_run_folder()
+    register_resolvers()
 
 
 def composed(*overrides, run_dir="nowhere"):

@@ -5,6 +5,8 @@ Rules across components are one function each, in `RULES`; the keys at the root 
 
 import difflib
 import importlib.util
+import json
+import logging
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,17 +14,25 @@ from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 import torch
+from hydra import compose
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from crossrank.callbacks.evaluation import PeriodicEvaluation
+from crossrank.data.cache import replace_text
 from crossrank.data.miners.none import NoMiner
 from crossrank.data.teacher import Teacher
 from crossrank.errors import ConfigError
 from crossrank.evaluation import Evaluator, metric_names, produced_keys
 from crossrank.gate import Node, build, examine, leaves, wrong_kind
-from crossrank.redaction import secrets_in
+from crossrank.identity import differences, identity
+from crossrank.redaction import redact, secrets_in
+from crossrank.resume import ORIGIN
 from crossrank.run import TrainingRun
 from crossrank.schema import AuditConfig, AuditSettings, CompareConfig, EvaluateConfig, RunConfig
+
+log = logging.getLogger(__name__)
 
 COMPONENTS = ("source", "miner", "policy", "data", "model", "loss", "optimizer", "schedule", "trainer")
 EXTRAS = {"TensorBoardLogger": "tensorboard", "TrackioLogger": "trackio"}  # a logger: the package and extra it needs
@@ -84,6 +94,24 @@ def build_audit(cfg: DictConfig) -> tuple[TrainingRun, AuditSettings]:
     """
     run = build_training_run(cfg, schema=AuditConfig)
     return run, AuditSettings.model_validate(OmegaConf.to_container(cfg.audit, resolve=True))
+
+
+def write_origin(cfg: DictConfig, overrides: Sequence[str], run_dir: Path) -> None:
+    """Write `<run_dir>/origin.json`: the words of the command, the experiment they start from, what they change in it.
+
+    Differences are [the experiment's value, the run's] by key; what cannot be composed by itself has none.
+    """
+    words = [redact(word) for word in overrides]
+    base = next((word for word in overrides if word.startswith("experiment=")), None)
+    try:
+        begun = identity(compose("train", [base] if base else []))
+        changed = {key: values for key, *values in differences(begun, identity(cfg), how=())}
+    except (HydraException, OmegaConfBaseException) as error:
+        log.debug("no differences to %s: %s", base, error)
+        changed = {}
+    facts = {"overrides": words, "base": base or "the default config", "differences": changed}
+    run_dir.mkdir(parents=True, exist_ok=True)
+    replace_text(run_dir / ORIGIN, json.dumps(facts, indent=2, default=str) + "\n")
 
 
 Given = TypeVar("Given", EvaluateConfig, CompareConfig)

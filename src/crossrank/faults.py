@@ -1,6 +1,7 @@
 """Says what a fault of the machine means for a run, in one sentence, with the knob to turn."""
 
 import errno
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -8,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from crossrank.errors import CrossrankError, TrainingError
+from crossrank.redaction import redact
 
+FAILURE = "failure.json"
 OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
 OF_A_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.\n")
 WORKER_DIED = re.compile(r"DataLoader worker \(pid\(?s?\)? .*?\) (is killed by signal|exited unexpectedly)")
@@ -49,6 +52,27 @@ def told(run_dir: Path) -> Iterator[None]:
                 f"a process that collates batches was killed, as when memory runs out: lower data.workers; {go_on}"
             ) from error
         raise
+
+
+@contextmanager
+def noted(run_dir: Path) -> Iterator[None]:
+    """Have `<run_dir>/failure.json` say what an error that ends a run was, until the run is tried again."""
+    (run_dir / FAILURE).unlink(missing_ok=True)
+    try:
+        yield
+    except Exception as error:
+        note_failure(run_dir, error)
+        raise
+
+
+def note_failure(run_dir: Path, error: Exception) -> None:
+    """Write down what ended a run; where not even that can be written, the error itself is what matters."""
+    facts = {"error": redact(str(error)), "type": type(error).__name__}
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / FAILURE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    except OSError:
+        return
 
 
 def _last_line(error: CrossrankError) -> str:

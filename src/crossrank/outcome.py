@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from crossrank.analysis.report import CalibrationMethod, calibrated, run_report
 from crossrank.analysis.runs import RunFolder
@@ -28,6 +29,25 @@ class Result:
     documents: Path  # the source's training pairs in a file, whose answers can be ranked
     seconds: float
 
+    def words(self) -> list[str]:
+        """Return what a person is told besides the table."""
+        table = ["brackets hold 95 % intervals; gains are over the first stage; the report says where it fails"]
+        return [
+            f"best step {self.best_step}, {self.seconds / 60:.1f} minutes",
+            *(table if self.rows else []),
+            f"model    {self.export}",
+            f"report   {self.run_dir}/report.md",
+            f"metrics  {self.run_dir}/metrics.jsonl, {self.run_dir}/evaluations/",
+            f"log      {self.run_dir}/train.log",
+            f"try it   python -m src.rerank reranker={self.export} documents={self.documents} query='your question'",
+        ]
+
+    def facts(self) -> dict[str, Any]:
+        """Return the same for another program."""
+        rows = [row.facts() for row in self.rows]
+        facts = {"run": self.run_dir, "export": self.export, "documents": self.documents, "best_step": self.best_step}
+        return facts | {"seconds": round(self.seconds, 1), "rows": rows}
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -38,12 +58,20 @@ class Trained:
     evaluation: PeriodicEvaluation | None
     calibration: CalibrationMethod
     pos_weight: float  # of the loss
+    pruned_at: int | None = None  # the step after which a search stopped it
 
 
 def write_outcome(run: Trained, result: Result, rows: TrainingRows) -> None:
     """Write card, calibration, report and, last, `result.json`: a run that has it has finished."""
-    facts = {"name": run.name, "best_step": result.best_step, "export": "export", "seconds": round(result.seconds, 1)}
+    facts: dict[str, Any] = {
+        "name": run.name,
+        "best_step": result.best_step,
+        "export": "export",
+        "seconds": round(result.seconds, 1),
+    }
     table, report = "Nothing was evaluated.", f"# {run.name}\n\nNothing was evaluated.\n"
+    if run.pruned_at is not None:
+        facts["pruned_at"] = run.pruned_at
     if run.evaluation:
         monitor = run.evaluation.monitor
         facts |= {"monitor": monitor, "best_value": run.evaluation.best_value}

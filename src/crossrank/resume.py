@@ -1,33 +1,49 @@
 """Which run a command goes on with, and whether it is still the same run.
 
 `resume=RUN` takes the config that RUN was started with; `resume=auto` takes the newest unfinished run that has the
-composed config, or starts a new one.
+composed config, or starts a new one. A job of a sweep is told by its config: its folder is called after it.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from crossrank.errors import ResumeError
+from crossrank.identity import differences, identity, job_key, placed
 
 log = logging.getLogger(__name__)
 
-CONFIG, RESULT = "config.yaml", "result.json"
-HOW = (  # what a run may be taken up with another of, at the same pairs a step
-    "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.accumulate_grad_batches", "data.workers",
-)  # fmt: skip
-OWN_KEYS = ("resume", "resume_anyway", "run_dir", "cache_dir", "hydra")  # say where and how, not what
+CONFIG, RESULT, ORIGIN = "config.yaml", "result.json", "origin.json"
 
 
-def register_run_folder() -> None:
-    """Teach OmegaConf `${run_folder:}`, the folder of the run that a config goes on with or starts."""
+def register_resolvers() -> None:
+    """Teach OmegaConf where runs lie.
+
+    `${run_folder:}` is the folder of the run that a config goes on with or starts, `${sweep_name:}` what a sweep is
+    called after, `${job_key:}` what the folder of one of its jobs is called.
+    """
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+    OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
+    OmegaConf.register_new_resolver("job_key", _job_key, replace=True)
+
+
+def _sweep_name(*, _root_: DictConfig) -> str:
+    """Return the choice in the group `sweep`; a grid that is spelt out on the command line has none."""
+    return str(OmegaConf.select(_root_, "hydra.runtime.choices.sweep") or "grid")
+
+
+def _job_key(*, _root_: DictConfig) -> str:
+    return job_key(_root_)
 
 
 def _run_folder(fresh: str, *, _root_: DictConfig) -> str:
+    again = OmegaConf.select(_root_, "rerun")
+    if again is not None:
+        name = OmegaConf.select(read_config(Path(again)), "name")
+        return str(Path(fresh).parents[1] / str(name) / Path(fresh).name)
     wanted = OmegaConf.select(_root_, "resume")
     if wanted is None:
         return fresh
@@ -39,11 +55,11 @@ def _run_folder(fresh: str, *, _root_: DictConfig) -> str:
 
 def newest_unfinished(runs: Path, cfg: DictConfig) -> Path | None:
     """Return the run in a folder that was started last with this config and has no result yet."""
-    composed = _what(cfg)
+    composed = identity(cfg)
     same = []
     for folder in (file.parent for file in runs.glob(f"*/{CONFIG}") if not (file.parent / RESULT).exists()):
         try:
-            if not list(_differences(_what(read_config(folder)), composed)):
+            if not list(differences(identity(read_config(folder)), composed)):
                 same.append(folder)
         except ResumeError as error:  # one that is damaged is not the one that is sought
             log.warning("%s", error)
@@ -53,11 +69,14 @@ def newest_unfinished(runs: Path, cfg: DictConfig) -> Path | None:
 def continued(cfg: DictConfig, overrides: Sequence[str], run_dir: Path) -> tuple[DictConfig, bool]:
     """Return the config to run with, and whether it goes on with the run in `run_dir`.
 
-    Given no other `overrides`, a run goes on with its own config; others must agree with it, unless `resume_anyway`.
+    With `rerun` it is the config of that run, to be trained from the start in another folder. Given no other
+    `overrides`, a run goes on with its own config; others must agree with it, unless `resume_anyway`.
 
     Raises:
         ResumeError: there is no such run, it has finished, or its config was another; the differences are named.
     """
+    if cfg.rerun is not None:
+        return _again(cfg, _chosen(overrides), run_dir), False
     if cfg.resume is None:
         if (run_dir / "metrics.jsonl").exists():
             raise ResumeError(
@@ -73,14 +92,31 @@ def continued(cfg: DictConfig, overrides: Sequence[str], run_dir: Path) -> tuple
     if (run_dir / RESULT).is_file():
         raise ResumeError(f"{run_dir} has finished, its export and report are there; start a new run without resume=")
     saved = read_config(run_dir)
-    others = [
-        o for o in overrides if not o.lstrip("+~").startswith(("resume=", "resume_anyway=", "hydra.", "cache_dir="))
-    ]
+    others = _chosen(overrides)
     if cfg.resume != "auto" and not others:
         return _moved(saved, run_dir, cfg), True
-    differences = list(_differences(_what(saved), _what(cfg)))
-    refuse_or_warn(run_dir, "config", differences, cfg.resume_anyway)
+    changed = [f"{key} was {was!r} and is {now!r}" for key, was, now in differences(identity(saved), identity(cfg))]
+    refuse_or_warn(run_dir, "config", changed, cfg.resume_anyway)
     return cfg, True
+
+
+def _chosen(overrides: Sequence[str]) -> list[str]:
+    """Return the words of a command line that say what is trained."""
+    others = ("resume=", "resume_anyway=", "rerun=", "retry_failed=", "hydra.", "cache_dir=")
+    return [word for word in overrides if not word.lstrip("+~").startswith(others)]
+
+
+def _again(cfg: DictConfig, others: Sequence[str], run_dir: Path) -> DictConfig:
+    """Return the config of the run that is to be done again."""
+    if others or cfg.resume is not None:
+        named = ", ".join([*others, *(["resume"] if cfg.resume is not None else [])])
+        raise ResumeError(f"rerun={cfg.rerun} takes that run's own config; leave out {named}, or compose a new run")
+    saved = read_config(Path(cfg.rerun))
+    if run_dir.resolve() == Path(cfg.rerun).resolve() or (run_dir / "metrics.jsonl").exists():
+        raise ResumeError(f"{run_dir} holds a run already; give another folder with hydra.run.dir=FOLDER")
+    moved = _moved(saved, run_dir, cfg)
+    moved.rerun = str(cfg.rerun)
+    return moved
 
 
 def refuse_or_warn(run_dir: Path, kind: str, differences: Sequence[str], anyway: bool) -> None:
@@ -129,7 +165,7 @@ def _interpolates(value: Any) -> bool:
 def _moved(saved: DictConfig, run_dir: Path, cfg: DictConfig) -> DictConfig:
     """Return a run's config for the folder in which the run now lies, and this command's cache."""
     places = {str(saved.run_dir): str(run_dir), str(saved.cache_dir): str(cfg.cache_dir)}
-    tree = _at_home(_placed(OmegaConf.to_container(saved), places), str(run_dir))
+    tree = _at_home(placed(OmegaConf.to_container(saved), places), str(run_dir))
     moved: DictConfig = OmegaConf.create(tree | {"resume": cfg.resume, "resume_anyway": cfg.resume_anyway})
     return moved
 
@@ -141,30 +177,4 @@ def _at_home(value: Any, run_dir: str) -> Any:
     return [_at_home(child, run_dir) for child in value] if isinstance(value, list) else value
 
 
-def _what(cfg: DictConfig) -> dict[str, Any]:
-    """Return what a config says of a training, wherever the run and its caches lie."""
-    mine = OmegaConf.create({key: value for key, value in OmegaConf.to_container(cfg).items() if key != "hydra"})  # type: ignore[union-attr]
-    places = {str(mine.get(key)): f"<{key}>" for key in ("run_dir", "cache_dir") if isinstance(mine, DictConfig)}
-    mine.run_dir, mine.cache_dir = "<run_dir>", "<cache_dir>"
-    tree: Any = OmegaConf.to_container(mine, resolve=True)
-    return {key: _placed(value, places) for key, value in tree.items() if key not in OWN_KEYS}
-
-
-def _placed(value: Any, places: dict[str, str]) -> Any:
-    if isinstance(value, dict):
-        return {key: _placed(child, places) for key, child in value.items()}
-    if isinstance(value, list):
-        return [_placed(child, places) for child in value]
-    if isinstance(value, str):
-        for place, name in places.items():
-            if value == place or value.startswith(f"{place}/"):
-                return name + value[len(place) :]
-    return value
-
-
-def _differences(saved: Any, now: Any, path: str = "") -> Iterator[str]:
-    if isinstance(saved, dict) and isinstance(now, dict):
-        for key in dict.fromkeys([*saved, *now]):
-            yield from _differences(saved.get(key), now.get(key), f"{path}.{key}".lstrip("."))
-    elif saved != now and path not in HOW:
-        yield f"{path} was {saved!r} and is {now!r}"
+register_resolvers()  # a worker process of a parallel sweep gets them with its first import

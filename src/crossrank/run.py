@@ -18,6 +18,7 @@ from crossrank.analysis.runs import RunFolder
 from crossrank.analysis.summary import summary
 from crossrank.callbacks.evaluation import PeriodicEvaluation
 from crossrank.callbacks.provenance import changed_since
+from crossrank.callbacks.pruning import Pruning
 from crossrank.callbacks.step_rng import StepKeyedRNG
 from crossrank.data.cache import replace_text
 from crossrank.data.datamodule import Batching, PairDataModule
@@ -29,7 +30,7 @@ from crossrank.data.policy import Policy
 from crossrank.data.splits import training_texts
 from crossrank.data.teacher import Teacher
 from crossrank.errors import ConfigError, CrossrankError, ResumeError
-from crossrank.faults import told
+from crossrank.faults import noted, told
 from crossrank.hub import Asset, require
 from crossrank.losses import Loss, refuse_labels
 from crossrank.models.backbones import Backbone
@@ -116,7 +117,7 @@ def execute(run: TrainingRun) -> Result:
             _train(run, loggers)
         raise SystemExit(0)
     run.run_dir.mkdir(parents=True, exist_ok=True)
-    with _alone(run.run_dir), told(run.run_dir):
+    with _alone(run.run_dir), noted(run.run_dir), told(run.run_dir):
         if not run.resumed or run.resume_anyway:
             replace_text(run.run_dir / "config.yaml", run.config)
         return _execute(run)
@@ -156,7 +157,8 @@ def _finish(run: TrainingRun, module: RerankerModule, data: PairDataModule, star
     documents = training_texts(data.rows.lineage.folders(run.cache_dir)["texts"])
     result = Result(run.run_dir, folder, best_step, rows, documents, time.monotonic() - started)
     weight = float(getattr(run.loss, "pos_weight", 1.0))
-    trained = Trained(run.name, run.model.assets()[0], run.evaluation, run.calibration, weight)
+    pruned = next((c.pruned_at for c in run.callbacks.values() if isinstance(c, Pruning)), None)
+    trained = Trained(run.name, run.model.assets()[0], run.evaluation, run.calibration, weight, pruned)
     write_outcome(trained, result, data.rows)
     return result
 
@@ -212,9 +214,11 @@ def _go_on_from(run: TrainingRun) -> SavedState | None:
     refuse_or_warn(run.run_dir, "code", changed_since(run.run_dir), run.resume_anyway)
     state = newest_whole_state(run.run_dir / "checkpoints")
     step = -1 if state is None else state.step
+    begun = (run.run_dir / "metrics.jsonl").is_file()
     if rank() == 0:
         forget_after(run.run_dir, step)
-    log.info("going on with %s %s", run.run_dir, "from its start" if state is None else f"after step {step}")
+    if begun:
+        log.info("going on with %s %s", run.run_dir, "from its start" if state is None else f"after step {step}")
     return state
 
 

@@ -22,6 +22,8 @@ class RunConfig(BaseModel):
     monitor: str
     calibration: CalibrationMethod
     resume: str | None
+    rerun: str | None
+    retry_failed: bool
     resume_anyway: bool
     source: Component
     miner: Component

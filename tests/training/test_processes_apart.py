@@ -5,13 +5,10 @@ import signal
 import sys
 import threading
 import time
-from importlib.machinery import ModuleSpec
-from pathlib import Path
 
 import pytest
 
 from crossrank.errors import ConfigError, TrainingError
-from crossrank.training import processes
 from crossrank.training.processes import RANKS, SIGNALS, rank, run_apart, told_by
 
 
@@ -41,8 +38,7 @@ def test_a_rank_that_is_no_number_is_a_config_error(value, monkeypatch):
 
 def apart(code, folder, monkeypatch, nodes=1):
     """Have Python code stand for the program."""
-    monkeypatch.setattr(processes, "_program", lambda: [sys.executable, "-c", code])
-    run_apart(folder, "seed: 1\n", nodes, ["resume='x y'", "cache_dir=z"])
+    run_apart([sys.executable, "-c", code], folder, "seed: 1\n", nodes, ["resume='x y'", "cache_dir=z"])
 
 
 def test_the_program_goes_on_with_the_config_that_was_written(tmp_path, monkeypatch):
@@ -52,16 +48,6 @@ def test_the_program_goes_on_with_the_config_that_was_written(tmp_path, monkeypa
     )
     apart(code, tmp_path, monkeypatch)
     assert (tmp_path / "seen").read_text() == "resume='x y'|cache_dir=z|seed: 1\n"
-
-
-def test_this_program_is_started_as_it_was(monkeypatch):
-    main = sys.modules["__main__"]
-    assert processes._program()[:1] == [sys.executable]
-    monkeypatch.setattr(main, "__spec__", None)
-    monkeypatch.setattr(sys, "argv", ["folder/train.py", "-m", "seed=1,2"])
-    assert processes._program() == [sys.executable, str(Path.cwd() / "folder/train.py")]
-    monkeypatch.setattr(main, "__spec__", ModuleSpec("src.train", None))
-    assert processes._program() == [sys.executable, "-m", "src.train"]
 
 
 @pytest.mark.parametrize(

@@ -299,11 +299,13 @@ def test_of_too_many_questions_a_part_is_shown_and_a_line_says_so(published, mon
 def test_what_was_never_evaluated_is_published_without_tables(published):
     def forget(folder):
         facts = json.loads((folder / "result.json").read_text())
-        (folder / "result.json").write_text(json.dumps({k: v for k, v in facts.items() if k != "monitor"}))
+        facts = {key: value for key, value in facts.items() if key != "monitor"}
+        (folder / "result.json").write_text(json.dumps(facts | {"pruned_at": 3}))
 
     records = published(forget)
     assert "history" not in records.records
     assert list(records.artifacts("model")) == ["smoke"]
+    assert records.summary["summary"]["pruned_at"] == 3
 
 
 def test_the_charts_are_drawn_from_logged_tables(recorded):
@@ -401,9 +403,10 @@ def test_a_job_that_fails_closes_its_run_as_failed_and_the_next_has_its_own(tmp_
         f"hydra.sweep.dir={tmp_path / 'smoke' / 'x_sweep'}", f"cache_dir={cache_dir}",
     )  # fmt: skip
     assert done.returncode != 0
-    jobs = [tmp_path / "smoke" / "x_sweep" / job for job in ("0", "1")]
+    folders = [file.parent for file in (tmp_path / "smoke" / "x_sweep").glob("*/config.yaml")]
+    jobs = sorted(folders, key=lambda job: yaml.safe_load((job / "config.yaml").read_text())["optimizer"]["lr"])[::-1]
     assert [(job / "result.json").is_file() for job in jobs] == [False, True]
-    assert done.stdout.count("upload later with: wandb sync") == 2
+    assert [(job / "train.log").read_text().count("upload later with: wandb sync") for job in jobs] == [1, 1]
     ((dead,), (alive,)) = ([read_back(run) for run in runs_in(job)] for job in jobs)
     assert [dead.exit_code, alive.exit_code] == [[1], [0]]
     assert [dead.summary["state"], alive.summary["state"]] == ["failed", "finished"]

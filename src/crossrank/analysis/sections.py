@@ -24,6 +24,10 @@ class Section(NamedTuple):
         table = markdown_table([escaped(name) for name in self.header], [map(escaped, row) for row in self.rows])
         return "\n\n".join([f"{'#' * level} {self.title}", self.note, table])
 
+    def facts(self) -> dict[str, list[dict[str, str]]]:
+        """Return the rows for another program."""
+        return {"rows": [dict(zip(self.header, row, strict=True)) for row in self.rows]}
+
     def as_table(self) -> Table:
         """Return the section for the terminal."""
         columns = [Column(Text(one_line(name)), overflow="fold") for name in self.header]

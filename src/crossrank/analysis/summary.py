@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +50,10 @@ class SummaryRow:
     def protocol(self) -> str:
         """Whose definition of the metric it is."""
         return "trec" if self.metric.startswith("trec_") else "st"
+
+    def facts(self) -> dict[str, Any]:
+        """Return the row for another program, each value with its mean, lower and upper end."""
+        return asdict(self)
 
     def cells(self, digits: int = 4) -> tuple[str, ...]:
         """Return the row as text, the ends of intervals with so many digits."""

@@ -53,7 +53,7 @@ class PeriodicEvaluation(pl.Callback):
         self.every_n_steps, self.tokens_per_batch = every_n_steps, tokens_per_batch
         self.best_step, self.best_value, self.best_content = -1, float("-inf"), ""
         self._scorer: PairScorer | None = None
-        self._last_step = -1
+        self.last_step = -1
 
     @property
     def best_checkpoint(self) -> Path:
@@ -63,11 +63,11 @@ class PeriodicEvaluation(pl.Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return what was best so far."""
         best = {"best_step": self.best_step, "best_value": self.best_value, "best_content": self.best_content}
-        return best | {"last_step": self._last_step}
+        return best | {"last_step": self.last_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what was best so far."""
-        self.best_step, self._last_step = int(state_dict["best_step"]), int(state_dict["last_step"])
+        self.best_step, self.last_step = int(state_dict["best_step"]), int(state_dict["last_step"])
         self.best_value, self.best_content = state_dict["best_value"], state_dict["best_content"]
 
     def load_best(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class PeriodicEvaluation(pl.Callback):
         """Evaluate when an optimizer step that is due has just been made."""
         step = trainer.global_step
         due = step % self.every_n_steps == 0 or step == trainer.max_steps
-        if due and step != self._last_step:
+        if due and step != self.last_step:
             self._evaluate(trainer, pl_module)
 
     def _best_is_there(self) -> bool:
@@ -117,7 +117,7 @@ class PeriodicEvaluation(pl.Callback):
     def _evaluate(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, RerankerModule)
         started = time.monotonic()
-        step = self._last_step = trainer.global_step
+        step = self.last_step = trainer.global_step
         scorer = self._scorer_for(trainer, pl_module)
         metrics: dict[str, float] = {}
         store = EvaluationStore(self.run_dir / "evaluations")

@@ -17,6 +17,7 @@ from crossrank.data.cache import replace_text
 from crossrank.data.fingerprint import file_fingerprints, fingerprint
 from crossrank.errors import ResumeError
 from crossrank.redaction import redact_command
+from crossrank.resume import ORIGIN
 
 PACKAGES = (
     "crossrank", "torch", "lightning", "transformers", "tokenizers", "sentence-transformers", "datasets", "numpy",
@@ -53,6 +54,7 @@ class Provenance(pl.Callback):
             "machine": _machine(),
             "precision": trainer.precision,
             "data": {"rows": len(rows), "fingerprints": rows.fingerprints},
+            "config": _facts(origin) if (origin := self.file.with_name(ORIGIN)).is_file() else None,
             "command": redact_command([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "started": _clock(self._started),
         }

@@ -1,15 +1,14 @@
 """Loss, learning rate and speed, every N optimizer steps; the progress bar and the log lines read from here."""
 
 import logging
-import sys
 import time
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import Tensor
 
+from crossrank.callbacks.progress_bar import RunProgress
 from crossrank.data.batch import PairBatch
 from crossrank.models.flops import useful_flops
 from crossrank.training.module import RerankerModule
@@ -113,7 +112,7 @@ class Throughput(pl.Callback):
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=step)
         bar = trainer.progress_bar_callback
-        if not (isinstance(bar, TQDMProgressBar) and bar.is_enabled):
+        if not (isinstance(bar, RunProgress) and bar.shown):
             log.info(
                 "step %d of %d: loss %s, %s pairs/s, %s tokens/s",
                 step, trainer.max_steps, *(module.progress[name] for name in ("loss", "pairs/s", "tokens/s")),
@@ -141,23 +140,3 @@ class Throughput(pl.Callback):
     def _training_clock(module: RerankerModule) -> float:
         """Seconds that stand still during evaluations."""
         return time.monotonic() - module.evaluation_seconds
-
-
-class RunProgress(TQDMProgressBar):
-    """Lightning's bar with loss, pairs/s, tokens/s and the last monitored value; silent where there is no terminal."""
-
-    def __init__(self, refresh_rate: int = 1) -> None:
-        super().__init__(refresh_rate=refresh_rate, leave=True)
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Leave the log readable: no bar when standard error is a file."""
-        super().setup(trainer, pl_module, stage)
-        if not sys.stderr.isatty():
-            self.disable()
-
-    def get_metrics(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule
-    ) -> dict[str, int | str | float | dict[str, float]]:
-        """Return what stands behind the bar."""
-        assert isinstance(pl_module, RerankerModule)
-        return dict(pl_module.progress)

@@ -1,10 +1,11 @@
-"""How far a long preparation is, and how long it will still take: a bar on a terminal, a line now and then in a log."""
+"""How far a long step is, and how long it will still take: a bar on a terminal, a line now and then in a log."""
 
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -14,23 +15,65 @@ log = logging.getLogger(__name__)
 SECONDS_PER_LINE = 30.0
 
 
+class Advance(Protocol):
+    """Takes how many more are done, and what there is to say of them."""
+
+    def __call__(self, more: int, note: str = "") -> None:
+        """Move the bar on."""
+
+
+class _Bars:
+    """One display for all that goes on at once, such as an evaluation within a training."""
+
+    def __init__(self) -> None:
+        self._display: Progress | None = None
+
+    @contextmanager
+    def bar(self, what: str, total: int, done: int) -> Iterator[Advance]:
+        outermost = self._display is None
+        display = self._display = self._display or self._new()
+        if outermost:
+            display.start()
+        task = display.add_task(what, total=total, completed=done, note="")
+        try:
+            yield lambda more, note="": display.update(task, advance=more, note=note)
+        finally:
+            display.remove_task(task)
+            if outermost:
+                display.stop()
+                self._display = None
+
+    @staticmethod
+    def _new() -> Progress:
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False),
+        )  # fmt: skip
+        return Progress(*columns, console=Console(stderr=True), transient=True, disable=not on_terminal())
+
+
+_BARS = _Bars()
+
+
+def on_terminal() -> bool:
+    """Return whether a person sees the bars."""
+    return sys.stderr.isatty()
+
+
 @contextmanager
-def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+def progress(what: str, total: int, done: int = 0, lines: bool = True) -> Iterator[Advance]:
     """Show that `done` of `total` are done; the function that is given takes how many more are.
 
-    What was done before does not count towards the speed from which the time left is estimated.
+    What was done before does not count towards the speed from which the time left is estimated. Without a terminal
+    there is nothing but `lines` in the log.
     """
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    )  # fmt: skip
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(what, total=total, completed=done)
-        lines = _Lines(what, total, done)
+    told = _Lines(what, total, done)
+    with _BARS.bar(what, total, done) as move:
 
-        def advance(more: int) -> None:
-            bar.advance(task, more)
-            lines.advance(more)
+        def advance(more: int, note: str = "") -> None:
+            move(more, note)
+            if lines:
+                told.advance(more)
 
         yield advance
 

@@ -11,6 +11,7 @@ from torch import distributed
 from crossrank.data.batch import collate
 from crossrank.data.cache import cached
 from crossrank.data.fingerprint import fingerprint
+from crossrank.data.progress import progress
 from crossrank.data.tokens import PairEncoder, TokenIds, TokenStore, write_tokens
 from crossrank.models.cross_encoder import CrossEncoder
 from crossrank.models.linear import prepared_weights
@@ -81,9 +82,13 @@ class PairScorer:
         device = next(self.model.parameters()).device
         rank, processes = _place()
         try:
-            with torch.inference_mode(), self._precision(device.type), prepared_weights():
+            with (
+                torch.inference_mode(), self._precision(device.type), prepared_weights(),
+                progress("scoring pairs", len(pairs)) as advance,
+            ):  # fmt: skip
                 for chosen in self._batches(order, lengths)[rank::processes]:
                     scores[torch.from_numpy(chosen)] = self._score([pairs[i] for i in chosen], device)
+                    advance(len(chosen))
         finally:
             for module, training in modes.items():
                 module.training = training

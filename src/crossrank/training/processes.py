@@ -35,8 +35,8 @@ def told_by() -> str | None:
     return next((name for name in RANKS if name in os.environ), None)
 
 
-def run_apart(run_dir: Path, config: str, nodes: int, arguments: Sequence[str]) -> None:
-    """Write a run's config, start this program again with arguments that have it go on with that run, and wait.
+def run_apart(program: Sequence[str], run_dir: Path, config: str, nodes: int, arguments: Sequence[str]) -> None:
+    """Write a run's config, start a program with arguments that have it go on with that run, and wait.
 
     The processes of a training start the program once more by its command line: that of a sweep would be the sweep.
     Signals are passed on.
@@ -54,19 +54,13 @@ def run_apart(run_dir: Path, config: str, nodes: int, arguments: Sequence[str]) 
     replace_text(run_dir / "config.yaml", config)
     sys.stdout.flush()
     # in a session of its own it gets a terminal's Ctrl-C once, from here
-    with subprocess.Popen([*_program(), *arguments], start_new_session=True) as process, _passed_on(process):
+    with subprocess.Popen([*program, *arguments], start_new_session=True) as process, _passed_on(process):
         code = process.wait()
     if code > 128:
         raise SystemExit(code)
     if code:
         end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         raise TrainingError(f"the job in {run_dir} {end}; go on with resume={run_dir}")
-
-
-def _program() -> list[str]:
-    """Return the command that started this program, without its arguments."""
-    spec = sys.modules["__main__"].__spec__
-    return [sys.executable, *(("-m", spec.name) if spec else (str(Path(sys.argv[0]).absolute()),))]
 
 
 @contextmanager

@@ -102,6 +102,8 @@ class WandbTracker(WandbLogger):
         """Log what a finished run left: tables of questions, curves of the scores, the report and the export."""
         run = RunFolder(run_dir)
         result = run.result
+        if "pruned_at" in result:  # by a search
+            self.experiment.summary["pruned_at"] = result["pruned_at"]
         if "monitor" in result:
             self._summarise(run, result["best_step"])
             self._show(run, result["best_step"], result["monitor"].split("/")[1])
