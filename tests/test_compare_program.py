@@ -13,7 +13,7 @@ def test_a_run_against_itself_and_its_first_stage(smoke_run, tmp_path):
     run = str(smoke_run.folder)
     done = run_program("src.compare", run, run, "first_stage", "metrics=[ndcg@10,map]", f"output='{output}'")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "ndcg@10: smoke (2) and smoke do not differ on any of the" in done.stdout
+    assert "ndcg@10: smoke (2) and smoke do not differ on any of the" in done.stderr
     table = pd.read_parquet(output / "comparison.parquet")
     pairs = table[table["overall"] & table["against"].notna()].set_index(["metric", "system", "against"])
     same = pairs.loc[("ndcg@10", "smoke (2)", "smoke")]
@@ -68,6 +68,6 @@ def test_what_two_systems_share_can_be_compared(smoke_run, tmp_path):
     (tmp_path / "bm25.run").write_text("".join(f"q{i} Q0 {d} 0 {s} t\n" for i in range(3) for d, s in ("x2", "d1")))
     done = run_program("src.compare", "bm25.run", "eval", "qrels=dl.qrels", "common_only=true", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "eval: 3 of 4 queries are compared" in done.stdout
-    assert "trec_ndcg@10: eval and bm25.run are not told apart: +0.3691" in done.stdout  # 1 - 1 / log2(3)
+    assert "eval: 3 of 4 queries are compared" in done.stderr
+    assert "trec_ndcg@10: eval and bm25.run are not told apart: +0.3691" in done.stderr  # 1 - 1 / log2(3)
     assert not (tmp_path / "outputs").exists()

@@ -124,7 +124,7 @@ def test_a_logger_whose_package_is_missing_is_named_with_its_extra(name, monkeyp
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda wanted, *a: None if wanted == name else find(wanted, *a))
     assert problems_of(f"logger={name}") == [
-        f"logger.{name}: {name} is not installed; pip install 'crossrank[{name}]', or leave it out"
+        f"logger.{name}: {name} is not installed; pip install -e '.[{name}]', or leave it out"
     ]
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert [re.match(r"[\w-]+", line)[0] for line in extras[name]] == [name]

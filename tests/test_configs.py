@@ -157,7 +157,8 @@ def test_each_job_of_a_sweep_passes_the_gate(name):
 @pytest.mark.parametrize(("group", "choice"), OF_HYDRA)
 def test_choice_for_hydra_composes_with_what_it_is_made_of(group, choice):
     cfg = composed("experiment=smoke", f"hydra/{group}={choice}", return_hydra_config=True)
-    hydra.utils.get_class(cfg.hydra[group]._target_)
+    parts = cfg.hydra[group].get("handlers", {"itself": cfg.hydra[group]}).values()
+    assert all(hydra.utils.get_class(part.get("class") or part._target_) for part in parts)
     for key in OmegaConf.load(CONF / "hydra" / group / f"{choice}.yaml").keys() - {"defaults"}:
         assert key in cfg.hydra[group]
 

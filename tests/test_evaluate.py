@@ -65,8 +65,8 @@ def test_an_export_has_the_values_of_its_runs_best_step(smoke_run, tmp_path):
     value = expected.loc[expected["metric"] == "ndcg@10", "value"].mean()
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["value"]["held_out"] == pytest.approx(value)
-    assert f"{value:.4f}" in done.stdout
-    assert "protocol st" in done.stdout
+    assert f"{value:.4f}" in done.stderr
+    assert "protocol st" in done.stderr
     report = (tmp_path / "out" / "report.md").read_text()
     assert f"{value:.4f} [" in report
     assert "protocol st" in report
@@ -81,7 +81,7 @@ def test_another_backbone_on_a_folder_with_its_budget(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "slower" in done.stderr + done.stdout
-    assert "protocol trec" in done.stdout
+    assert "protocol trec" in done.stderr
     frame = pd.read_parquet(tmp_path / "out" / "budget.parquet")
     cells = frame.loc[frame["dataset"] == "tiny", ["max_length", "depth"]].to_numpy().tolist()
     assert cells == [[length, depth] for length in (10, 64) for depth in (0, 2, 4)]

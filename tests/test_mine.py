@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 from functools import partial
@@ -30,9 +31,10 @@ def test_training_finds_the_pool_that_was_mined(tmp_path):
     cache = f"cache_dir={tmp_path}"
     done = run_program("src.mine", "experiment=smoke", cache)
     assert done.returncode == 0, done.stderr
-    assert "an answer among the first 10" in done.stdout
+    assert "an answer among the first 10" in done.stderr
     (pool,) = (tmp_path / "pools").glob("[!.]*")
-    assert done.stdout.splitlines()[-1] == f"pool {pool}"
+    assert done.stderr.splitlines()[-1] == f"pool {pool}"
+    assert json.loads(done.stdout)["pool"] == str(pool)
     before = (pool / "candidates.npy").stat().st_mtime_ns
     done = run_program("src.train", "experiment=smoke", cache, f"hydra.run.dir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr

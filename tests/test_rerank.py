@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from conftest import run_program
 
@@ -13,9 +15,10 @@ def test_the_printed_command_ranks_ones_own_documents(smoke_run, tmp_path):
         "top_k=2",
     )
     assert done.returncode == 0, done.stderr
-    assert "how do I sort a list" in done.stdout
-    assert done.stdout.count("│ 1 ") >= 1
-    assert "│ 3    │" not in done.stdout  # two were asked for
+    assert "how do I sort a list" in done.stderr
+    assert done.stderr.count("│ 1 ") >= 1
+    assert "│ 3    │" not in done.stderr  # two were asked for
+    assert len(json.loads(done.stdout)["ranking"]) == 2
 
 
 def test_the_sources_own_answers_can_be_ranked(smoke_run):
@@ -25,7 +28,7 @@ def test_the_sources_own_answers_can_be_ranked(smoke_run):
         "src.rerank", f"reranker={smoke_run.folder / 'export'}", f"documents={documents}", "query=open a file"
     )
     assert done.returncode == 0, done.stderr
-    assert "open a file" in done.stdout
+    assert "open a file" in done.stderr
 
 
 @pytest.mark.parametrize(("overrides", "message"), [

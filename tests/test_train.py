@@ -1,14 +1,19 @@
 import gzip
 import json
 import math
+import re
 import shutil
 import time
 
+import pandas as pd
 import pytest
 from conftest import ROOT, SHARED, needs_shared_data, run_program
 from sentence_transformers import CrossEncoder
 
+from crossrank.analysis.rerun import compared
 from crossrank.analysis.runs import RunFolder
+from crossrank.analysis.sweeps import SweepFolder
+from crossrank.training.study import open_study
 
 
 def test_a_run_leaves_everything_a_person_looks_for(smoke_run):
@@ -100,14 +105,78 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(smoke_run, tmp_path):
     assert weights[0] == weights[1]
 
 
-def test_a_failing_job_does_not_end_a_multirun(tmp_path, cache_dir):
+def test_a_multirun_makes_one_folder_a_job_and_wandb_one_run_a_job(tmp_path, cache_dir):
     done = run_program(
-        "src.train", "-m", "experiment=smoke", "optimizer.lr=-1,1e-5", "data.max_steps=1",
+        "src.train", "-m", "experiment=smoke", "optimizer.lr=1e-5,2e-5", "logger=wandb", "data.max_steps=2",
         f"hydra.sweep.dir={tmp_path}", f"cache_dir={cache_dir}",
     )  # fmt: skip
-    assert done.returncode != 0
-    assert not (tmp_path / "0" / "result.json").exists()
-    assert (tmp_path / "1" / "result.json").exists()
+    assert done.returncode == 0, done.stdout + done.stderr
+    jobs = sorted(path for path in tmp_path.iterdir() if path.is_dir())
+    results = [json.loads((job / "result.json").read_text()) for job in jobs]
+    assert [result["best_step"] for result in results] == [2, 2]
+    tracked = [list((job / "wandb").glob("offline-run-*/run-*.wandb")) for job in jobs]
+    assert [len(files) for files in tracked] == [1, 1]
+    assert tracked[0][0].name != tracked[1][0].name
+    assert "wandb sync" in done.stderr
+
+
+def test_a_sweep_goes_on_after_a_failure_says_what_failed_and_does_nothing_twice(tmp_path, cache_dir):
+    words = [
+        "src.train", "-m", "experiment=smoke", "optimizer.lr=-1,1e-5", "data.max_steps=1", "~callbacks.evaluation",
+        f"hydra.sweep.dir={tmp_path}", f"cache_dir={cache_dir}",
+    ]  # fmt: skip
+    done = run_program(*words)
+    assert done.returncode == 1
+    told = json.loads(done.stdout.splitlines()[-1])
+    states = {job["optimizer.lr"]: job["state"] for job in told["jobs"]}
+    assert states == {-1: "failed", 1e-5: "finished"}
+    assert list(told["failed"].values()) == ["1 problem in the config: - optimizer: Invalid learning rate: -1"]
+    assert "Traceback" not in done.stderr
+    written = {file: file.stat().st_mtime_ns for file in tmp_path.glob("*/result.json")}
+    again = run_program(*words)
+    assert again.returncode == 1
+    assert "was done before" in again.stderr
+    assert "waits for retry_failed=true" in again.stderr
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.glob("*/result.json")} == written
+    assert pd.read_csv(tmp_path / "jobs.csv")["state"].tolist() == ["finished", "failed"]
+
+
+def test_a_search_runs_its_jobs_side_by_side_and_reads_back_what_they_reached(tmp_path, cache_dir):
+    done = run_program(
+        "src.train", "-m", "experiment=smoke", "sweep=search", "hydra/launcher=parallel", "hydra.sweeper.trials=2",
+        "hydra.sweeper.at_once=2", "trainer.threads=1", "data.max_steps=1", "evaluators.held_out.depth=2",
+        f"hydra.sweep.dir={tmp_path}", f"cache_dir={cache_dir}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    sweep = SweepFolder(tmp_path)
+    assert set(sweep.jobs["state"]) == {"finished"}
+    assert sweep.choices == ["optimizer.lr", "schedule.warmup_ratio"]
+    study = open_study(tmp_path, "sqlite")
+    assert sorted(trial.value for trial in study.trials) == sorted(sweep.jobs["value"])
+    assert [list(trial.intermediate_values) for trial in study.trials] == [[1], [1]]
+    assert "optimizer.lr=" in sweep.override_line(sweep.best)
+
+
+def test_a_run_that_is_done_again_is_the_same_run(smoke_run, tmp_path):
+    """And on this machine another number is not: the word of a changed record is not taken."""
+    first = tmp_path / "first"
+    shutil.copytree(smoke_run.folder, first)
+    words = ["src.train", f"rerun={first}", f"cache_dir={smoke_run.cache}"]
+    done = run_program(*words, f"hydra.run.dir={tmp_path / 'again'}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"the same as {first}: " in done.stderr
+    assert "bit for bit" in done.stderr
+    record = (first / "metrics.jsonl").read_text()
+    (first / "metrics.jsonl").write_text(re.sub(r'"train/loss": [0-9]', '"train/loss": 7', record, count=1))
+    found = compared(first, tmp_path / "again")
+    assert len(found.differences) == 1
+    assert found.differences[0].startswith("step 1, train/loss was 7.")
+
+
+def test_a_rerun_takes_no_other_settings(smoke_run, tmp_path):
+    done = run_program("src.train", f"rerun={smoke_run.folder}", "seed=13", f"hydra.run.dir={tmp_path / 'again'}")
+    assert done.returncode == 2
+    assert "takes that run's own config; leave out seed=13" in done.stderr
 
 
 def test_in_a_sweep_over_several_devices_each_job_starts_its_own_processes(tmp_path, cache_dir):
@@ -120,9 +189,9 @@ def test_in_a_sweep_over_several_devices_each_job_starts_its_own_processes(tmp_p
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr  # of the job that the gate refuses
     assert [path.name for path in tmp_path.iterdir()] == ["a sweep"]
-    assert {path.name for path in (tmp_path / "a sweep").iterdir() if path.is_dir()} == {"0", "1"}
-    assert not (tmp_path / "a sweep" / "0" / "metrics.jsonl").exists()
-    run = tmp_path / "a sweep" / "1"
+    jobs = {(path / "metrics.jsonl").exists(): path for path in (tmp_path / "a sweep").iterdir() if path.is_dir()}
+    assert set(jobs) == {False, True}
+    run = jobs[True]
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "train/loss" in line] == [1, 2, 3]
     config = (run / "config.yaml").read_text()

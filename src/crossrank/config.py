@@ -186,7 +186,7 @@ def _loggers_are_installed(parts: Node) -> Iterator[str]:
     for name, logger in parts["logger"].items():
         package = EXTRAS.get(getattr(getattr(logger, "func", logger), "__name__", ""))
         if package and importlib.util.find_spec(package) is None:
-            yield f"logger.{name}: {package} is not installed; pip install 'crossrank[{package}]', or leave it out"
+            yield f"logger.{name}: {package} is not installed; pip install -e '.[{package}]', or leave it out"
 
 
 def _teacher_has_something_to_judge(parts: Node) -> Iterator[str]:

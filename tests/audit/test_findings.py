@@ -22,7 +22,7 @@ def audited(smoke_run, tmp_path_factory):
         f"audit.run={smoke_run.folder}",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    return folder, done.stdout
+    return folder, done.stderr
 
 
 def test_everything_that_an_audit_promises_is_written_and_shown(audited):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import torch
 
+from crossrank.callbacks import provenance
 from crossrank.callbacks.provenance import PACKAGES, Provenance, changed_since, code_fingerprint
 
 
@@ -29,8 +30,20 @@ def test_everything_known_before_training_is_on_disk_before_the_first_step(tmp_p
     assert facts["command"] == ["train.py", "experiment=smoke"]
     assert facts["precision"] == "32-true"
     assert facts["machine"]["threads"] == torch.get_num_threads()
-    assert facts["code"].keys() == {"commit", "uncommitted_changes", "fingerprint"}
+    assert facts["code"].keys() == {"commit", "uncommitted_changes", "untracked", "fingerprint"}
     assert "training_seconds" not in facts
+
+
+def test_what_is_needed_to_do_it_again_lies_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "uncommitted_diff", lambda: "a diff\n")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "origin.json").write_text('{"overrides": ["experiment=smoke"]}')
+    Provenance(str(run)).on_train_start(_trainer(), None)
+    assert (run / "uncommitted.diff").read_text() == "a diff\n"
+    installed = dict(line.split("==") for line in (run / "requirements.txt").read_text().splitlines())
+    assert installed["torch"] == importlib.metadata.version("torch")
+    assert json.loads((run / "provenance.json").read_text())["config"] == {"overrides": ["experiment=smoke"]}
 
 
 def test_the_end_adds_the_steps_and_the_duration(tmp_path, monkeypatch):
@@ -55,7 +68,9 @@ def test_code_outside_a_repository_has_no_commit_and_stops_nothing(tmp_path, mon
     callback = Provenance(str(tmp_path))
     callback.on_train_start(_trainer(), None)
     code = json.loads(callback.file.read_text())["code"]
-    assert code == {"commit": None, "uncommitted_changes": None, "fingerprint": code_fingerprint()}
+    nothing = dict.fromkeys(("commit", "uncommitted_changes", "untracked"))
+    assert code == {**nothing, "fingerprint": code_fingerprint()}
+    assert not (tmp_path / "uncommitted.diff").exists()
 
 
 def test_what_has_changed_since_a_run_was_started_is_named(tmp_path):

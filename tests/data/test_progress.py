@@ -53,3 +53,33 @@ def test_a_terminal_gets_a_bar_with_the_time_left(monkeypatch, capsys):
         advance(4)
         module.time.sleep(0.25)
     assert "4/10" in capsys.readouterr().err
+
+
+def test_what_goes_on_within_something_else_shares_its_display(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    with progress("training", 6) as outer:
+        outer(2, "loss 0.5")
+        with progress("scoring", 40) as inner:
+            inner(30)
+            module._BARS._display.refresh()
+        outer(1)
+    shown = capsys.readouterr().err
+    assert "30/40" in shown
+    assert "3/6" in shown
+    assert module._BARS._display is None
+
+
+def test_a_bar_that_an_error_interrupts_is_taken_away():
+    with pytest.raises(KeyError), progress("mining", 6):
+        raise KeyError
+    assert module._BARS._display is None
+
+
+def test_without_lines_a_log_hears_nothing(clock, caplog):
+    caplog.set_level(logging.INFO)
+    with progress("training", 100, lines=False) as advance:
+        clock[0] += 60
+        advance(10)
+    assert told(caplog) == []

@@ -2,17 +2,15 @@
 
 import importlib.metadata
 import json
-import os
 import platform
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 
+from crossrank.callbacks.surroundings import git_state, installed, machine, uncommitted_diff
 from crossrank.data.cache import replace_text
 from crossrank.data.fingerprint import file_fingerprints, fingerprint
 from crossrank.errors import ResumeError
@@ -24,10 +22,14 @@ PACKAGES = (
     "bm25s", "PyStemmer",
 )  # fmt: skip
 CODE = "crossrank's code"
+INSTALLED, DIFF = "requirements.txt", "uncommitted.diff"
 
 
 class Provenance(pl.Callback):
     """Writes `<run_dir>/provenance.json` at the start of training and its duration at the end.
+
+    Beside it stand every installed distribution with its version, `requirements.txt`, and what was changed in the code
+    since its commit, `uncommitted.diff`: with these and the config the run can be done again, `rerun=RUN`.
 
     A run that goes on keeps what was written and adds when, and after which step, it was taken up again.
     """
@@ -42,16 +44,16 @@ class Provenance(pl.Callback):
         self._started, self._clock = time.time(), time.monotonic()
         if trainer.global_step and self.file.is_file():
             self._facts = _facts(self.file)
-            again = {"after_step": trainer.global_step, "at": _clock(self._started), "code": _git()}
+            again = {"after_step": trainer.global_step, "at": _clock(self._started), "code": git_state()}
             self._facts["resumed"] = [*self._facts.get("resumed", ()), again]
             self._write(trainer)
             return
         rows = trainer.datamodule.rows  # type: ignore[attr-defined]
         self._facts = {
-            "code": _git() | {"fingerprint": code_fingerprint()},
+            "code": git_state() | {"fingerprint": code_fingerprint()},
             "python": platform.python_version(),
             "packages": _packages(),
-            "machine": _machine(),
+            "machine": machine(),
             "precision": trainer.precision,
             "data": {"rows": len(rows), "fingerprints": rows.fingerprints},
             "config": _facts(origin) if (origin := self.file.with_name(ORIGIN)).is_file() else None,
@@ -59,6 +61,10 @@ class Provenance(pl.Callback):
             "started": _clock(self._started),
         }
         self._write(trainer)
+        if trainer.is_global_zero:
+            replace_text(self.file.with_name(INSTALLED), installed())
+            if diff := uncommitted_diff():
+                replace_text(self.file.with_name(DIFF), diff)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add how long the training took, evaluations included."""
@@ -119,22 +125,3 @@ def _packages() -> dict[str, str]:
 
 def _clock(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-
-
-def _git() -> dict[str, Any]:
-    def ask(*words: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
-
-    changes = ask("status", "--porcelain")
-    return {"commit": ask("rev-parse", "HEAD"), "uncommitted_changes": None if changes is None else bool(changes)}
-
-
-def _machine() -> dict[str, Any]:
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"cpus": os.cpu_count(), "threads": torch.get_num_threads(), "gpus": gpus, "system": platform.platform()}

@@ -26,8 +26,9 @@ log = logging.getLogger(__name__)
 
 STEP = "trainer/global_step"  # Lightning's name of the optimizer step
 INPUTS = {"texts": "split", "given": "given", "pool": "pool", "rows": "rows"}  # kind of data set: its step of a lineage
-PAPERS = (
-    "report.md", "report.html", "metrics.parquet", "config.yaml", "provenance.json", RECORD, "result.json",
+PAPERS = (  # not uncommitted.diff: code is nobody's to upload unasked
+    "report.md", "report.html", "metrics.parquet", "config.yaml", "provenance.json", "requirements.txt", "energy.json",
+    RECORD, "result.json",
 )  # fmt: skip
 
 
