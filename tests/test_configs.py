@@ -120,11 +120,13 @@ def test_one_switch_chooses_the_protocol_of_evaluators_and_monitor(name, protoco
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_experiment_opens_with_its_claim_and_its_command(name):
+def test_experiment_opens_with_its_claim_what_to_expect_the_cost_and_the_command(name):
     lines = (CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "# @package _global_"
     comment = [line for line in lines[: lines.index("defaults:")] if line.startswith("#")]
     assert comment[1].startswith("# Claim: ")
+    parts = [re.match(r"# (Claim|Expected|Cost|Command)\b", line) for line in comment]
+    assert [part[1] for part in parts if part] == ["Claim", "Expected", "Cost", "Command"]
     command = next(line for line in comment if line.startswith("# Command: "))
     assert re.search(rf"python -m src\.train .*experiment={name}\b", command)
 

@@ -15,19 +15,27 @@ from crossrank.gate import validate
 from crossrank.schema import CompareConfig, EvaluateConfig, RerankConfig, RunConfig, VerifyConfig
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+PAGES = [README, *(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md")))]
+BLOCKS = [block for page in PAGES for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)]
 COMMANDS = [line.partition(" #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
 PROGRAMS = sorted(
     {c for c in COMMANDS if c.startswith("python -m src.")} | set(re.findall(r"`(python -m src\.[^`]*=[^`]*)`", README))
 )
-PLACEHOLDERS = {"FILE": str(ROOT / "README.md"), "FOLDER": str(ROOT), "DEV_FILE": str(ROOT / "README.md")}
+PLACEHOLDERS = {
+    "FILE": str(ROOT / "README.md"),
+    "FOLDER": str(ROOT),
+    "DEV_FILE": str(ROOT / "README.md"),
+    "NAME": "smoke",
+}
 
 
 def _overrides(command):
-    words = [word for word in shlex.split(command)[3:] if word != "-m"]
+    of_a_sweep = ("hydra/launcher=", "hydra.launcher.", "hydra.sweeper.")  # test_configs.py has them
+    words = [word for word in shlex.split(command)[3:] if word != "-m" and not word.startswith(of_a_sweep)]
     for name, path in PLACEHOLDERS.items():
         words = [re.sub(rf"(?<=[=\[,]){name}(?=[\],]|$)", path, word) for word in words]
-    return [re.sub(r"=([^\[,]+),.*", r"=\1", word) for word in words]  # of a sweep, the first value
+    first = [re.sub(r"=.*interval\(([^,]+),.*", r"=\1", word) for word in words]  # of a sweep, the first value
+    return [re.sub(r"=([^\[{,]+),.*", r"=\1", word) for word in first]
 
 
 def test_it_is_short_and_names_commands():

@@ -4,6 +4,7 @@ import pytest
 
 from crossrank.callbacks import progress_bar
 from crossrank.callbacks.progress_bar import RunProgress
+from crossrank.data import progress as data_progress
 from crossrank.losses.bce import WeightedBCE
 from crossrank.models.backbones import RandomInit
 from crossrank.training.module import RerankerModule
@@ -29,6 +30,7 @@ def test_it_moves_on_once_an_optimizer_step_and_shows_what_the_run_last_measured
     module.progress["loss"] = "0.4375"
     for batch in range(2, 6):
         bar.on_train_batch_end(trainer(), module, None, None, batch)
+    data_progress._BARS._display.refresh()
     bar.teardown(trainer(), module, "fit")
     shown = capsys.readouterr().err
     assert "training" in shown
