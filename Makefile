@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '
 ARGS ?= experiment=quickstart
 BIN := .venv/bin
 
-.PHONY: train test bench bench-check lock clean
+.PHONY: train test bench bench-check notebooks lock clean
 train: .venv/.ready
 	@$(BIN)/python -m src.train $(ARGS)
 
@@ -15,6 +15,10 @@ bench: .venv/.ready
 
 bench-check: .venv/.ready
 	@$(BIN)/python -m bench.check
+
+# Fills the notebooks with the figures of the newest runs and sweep under runs/, or of those that CROSSRANK_* name.
+notebooks: .venv/.ready
+	@$(BIN)/python -m notebooks.execute $(NAMES)
 
 # The stamp is written last: an install that failed or was interrupted leaves none, and the next call starts afresh.
 .venv/.ready: pyproject.toml constraints.txt

@@ -32,7 +32,7 @@ LAYERS = {  # package: what of crossrank it may import besides itself
     "evaluation": {"errors", "hub", "data"},
     "inference": {"errors", "hub", "data", "models", "evaluation"},
     "analysis": {"errors", "identity", "resume", "evaluation"},
-    "audit": {"errors", "data", "evaluation", "analysis"},
+    "audit": {"errors", "resume", "data", "evaluation", "analysis"},
     "callbacks": {
         "errors",
         "resume",

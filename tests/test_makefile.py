@@ -28,11 +28,15 @@ def clone(tmp_path):
 
 
 def _make_train(clone):
-    """Return whether `make train` succeeded, and what Python was asked to do."""
+    return _make(clone, "train")
+
+
+def _make(clone, *words):
+    """Return whether make succeeded, and what Python was asked to do."""
     (clone / "calls").write_text("")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     done = subprocess.run(
-        ["make", "train", f"PYTHON={clone / 'python'}"], cwd=clone, env=environment, capture_output=True, timeout=60
+        ["make", *words, f"PYTHON={clone / 'python'}"], cwd=clone, env=environment, capture_output=True, timeout=60
     )
     return done.returncode == 0, (clone / "calls").read_text().splitlines()
 
@@ -42,6 +46,12 @@ def test_the_first_call_sets_up_and_the_second_uses_it_again(clone):
     assert succeeded
     assert calls.index("-m venv .venv") < calls.index(INSTALL) < calls.index(TRAIN)
     assert _make_train(clone) == (True, [TRAIN])
+
+
+def test_notebooks_are_filled_all_or_by_name(clone):
+    _make_train(clone)
+    assert _make(clone, "notebooks") == (True, ["-m notebooks.execute"])
+    assert _make(clone, "notebooks", "NAMES=03 05") == (True, ["-m notebooks.execute 03 05"])
 
 
 @pytest.mark.parametrize("mishap", ["exit 1", "kill -9 $PPID", "rm .venv/bin/python; kill -9 $PPID"])

@@ -25,7 +25,7 @@ PLACEHOLDERS = {
     "FILE": str(ROOT / "README.md"),
     "FOLDER": str(ROOT),
     "DEV_FILE": str(ROOT / "README.md"),
-    "NAME": "smoke",
+    "NAME": "gooaq_bce",
 }
 
 

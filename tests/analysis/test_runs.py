@@ -126,6 +126,9 @@ def test_the_newest_run_is_the_one_that_ended_last(tmp_path):
     write_run(tmp_path / "c" / "3", finished=False)
     os.utime(old / "result.json", (1000, 1000))
     os.utime(new / "result.json", (2000, 2000))
+    evaluated = tmp_path / "evaluate" / "4"
+    evaluated.mkdir(parents=True)
+    (evaluated / "result.json").write_text("{}")  # src.evaluate writes one too, and logs no metrics
     assert newest_run(tmp_path) == new
 
 

@@ -7,7 +7,17 @@ from scipy import stats
 from table_miner import TableMiner, mined
 
 from crossrank.audit import negatives
-from crossrank.audit.negatives import Sampled, duplicates, judged, rate, read_labels, sample, sections, write_sheet
+from crossrank.audit.negatives import (
+    Sampled,
+    closest,
+    duplicates,
+    judged,
+    rate,
+    read_labels,
+    sample,
+    sections,
+    write_sheet,
+)
 from crossrank.data.pairs import QAPairs
 from crossrank.data.policy import Policy
 from crossrank.errors import DataError
@@ -75,6 +85,15 @@ def test_a_teacher_judges_negatives_against_the_best_answer_of_their_question(po
     ]
     assert [(row[0], row[2], row[3]) for row in suspects.rows] == [("q", "d", "3"), ("p", "c", "1")]
     assert sum(int(row[1]) for row in margins.rows) == 4
+
+
+def test_the_closest_negatives_stand_by_their_margin(pool):
+    index, mined_pool = pool
+    section = closest(sample(mined_pool, Policy(2, rank_max=4), index, 10, seed=0), most=3)
+    assert [tuple(row) for row in section.rows] == [
+        ("p", "b", "c", "1", "-3.000"), ("p", "b", "d", "2", "-2.000"), ("q", "b", "e", "1", "-1.000"),
+    ]  # fmt: skip
+    assert section.note.startswith("3 of 4 negatives score above an answer; these 3 ")
 
 
 def test_the_rate_resamples_questions_not_negatives():

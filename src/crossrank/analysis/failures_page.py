@@ -13,16 +13,17 @@ from crossrank.analysis.sections import Section, escaped
 def as_markdown(found: Failures) -> str:
     """Return a page with a table for each part."""
     parts = [f"## Where it fails: {escaped(found.metric)}"]
-    return "\n\n".join([*parts, *(section.as_markdown(3) for section in _sections(found))]) + "\n"
+    return "\n\n".join([*parts, *(section.as_markdown(3) for section in sections(found))]) + "\n"
 
 
 def as_tables(found: Failures) -> list[Table]:
     """Return the page's tables for the terminal."""
-    named = (section._replace(title=f"{section.title} ({found.metric})") for section in _sections(found))
+    named = (section._replace(title=f"{section.title} ({found.metric})") for section in sections(found))
     return [section.as_table() for section in named]
 
 
-def _sections(found: Failures) -> Iterator[Section]:
+def sections(found: Failures) -> Iterator[Section]:
+    """Yield a section for each part: helped most, hurt most, moved ranks, slices."""
     counts = found.counts
     header = ["dataset", "query", "question", found.metric, "rank", "relevant document", "other document"]
     note = f"{counts.helped} helped, {counts.hurt} hurt, {counts.unchanged} unchanged; ranks are of the first relevant"

@@ -94,16 +94,22 @@ def _together(files: Sequence[Path]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
+def finished_runs(runs: Path) -> list[Path]:
+    """Return the finished runs under `runs`, the one that ended last at the end."""
+    results = (file for file in runs.rglob("result.json") if (file.parent / "metrics.jsonl").is_file())
+    return [file.parent for file in sorted(results, key=lambda file: file.stat().st_mtime)]
+
+
 def newest_run(runs: Path) -> Path:
     """Return the finished run under `runs` that ended last.
 
     Raises:
         DataError: there is none.
     """
-    finished = sorted(runs.rglob("result.json"), key=lambda file: file.stat().st_mtime)
+    finished = finished_runs(runs)
     if not finished:
         raise DataError(f"{runs}: no finished run; make one with: make train")
-    return finished[-1].parent
+    return finished[-1]
 
 
 def load_runs(paths: Sequence[Path]) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
+from crossrank.analysis.failures import short
 from crossrank.analysis.sections import Section
 from crossrank.data.mining import Pool
 from crossrank.data.pairs import PairIndex
@@ -168,6 +169,22 @@ def _suspects(sampled: Sampled, most: int = 10) -> list[Section]:
     return [
         Section("What the teacher prefers to the answer", "The most preferred first; texts are cut.", header, cells)
     ]
+
+
+def closest(sampled: Sampled, most: int = 10) -> Section:
+    """Return the negatives that the miner scores highest against their question's lowest-scored answer, texts cut."""
+    rows = sampled.rows.sort_values("margin", kind="stable").head(most)
+    above = int((sampled.rows["margin"] < 0).sum())
+    note = (
+        f"{above} of {len(sampled.rows)} negatives score above an answer; these {len(rows)} come closest to one or "
+        "lie furthest above it. One that answers its question teaches the model wrong."
+    )
+    cells = [
+        (short(row.question), short(row.answer), short(row.candidate), str(row.rank), f"{row.margin:+.3f}")
+        for row in rows.itertuples()
+    ]
+    header = ("question", "answer", "negative", "rank", "margin")
+    return Section("Suspicious negatives", note, header, cells)
 
 
 def write_sheet(sampled: Sampled, size: int, seed: int, file: Path) -> int:

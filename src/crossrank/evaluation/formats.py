@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from crossrank.data.miners.bm25 import BM25Miner
 from crossrank.data.readers import SUFFIXES, Row, is_unicode, read_lines, read_rows
 from crossrank.errors import DataError
 
@@ -88,6 +87,8 @@ def read_ranking(file: Path, queries: Collection[str] | None, documents: Collect
 
 def bm25_run(queries: dict[str, str], corpus: dict[str, str], depth: int) -> Ranking:
     """Return the ids of the best `depth` documents of each query under BM25, best first."""
+    from crossrank.data.miners.bm25 import BM25Miner  # brings torch, for which whoever reads a file need not wait
+
     ids, none = list(corpus), [np.zeros(0, np.int32)] * len(queries)
     blocks = BM25Miner().search(list(queries.values()), list(corpus.values()), depth, none)
     found = np.concatenate([block.ids for block in blocks])

@@ -1,0 +1,45 @@
+"""Run notebooks in place and keep what they show: python -m notebooks.execute [NAME ...], or make notebooks."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).parent
+SOURCES = FOLDER.parent / "src"
+
+log = logging.getLogger(__name__)
+
+
+def executed(path: Path, timeout: int = 300) -> nbformat.NotebookNode:
+    """Return a notebook with the outputs of a run in a kernel of its own, without times, which change with each.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: a cell failed; its traceback is in the message.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    paths = [str(SOURCES), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    client = NotebookClient(
+        notebook, timeout=timeout, kernel_name="python3", record_timing=False,
+        resources={"metadata": {"path": str(path.parent)}},
+    )  # fmt: skip
+    client.execute(env=environment)
+    notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec",)} | {"language_info": {"name": "python"}}
+    return notebook
+
+
+def main(names: list[str]) -> None:
+    """Execute the notebooks whose names begin so, all of them without a name, and write them."""
+    for path in sorted(FOLDER.glob("*.ipynb")):
+        if not names or any(path.stem.startswith(name) for name in names):
+            nbformat.write(executed(path), path)
+            log.info("%s: %d kB", path.name, path.stat().st_size / 1000)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    main(sys.argv[1:])
