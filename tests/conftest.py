@@ -86,6 +86,27 @@ def smoke_run(tmp_path_factory, cache_dir) -> FinishedRun:
     return FinishedRun(folder, cache_dir, done.stdout + done.stderr)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _wandb_stays_in_a_temporary_folder(tmp_path_factory):
+    """What W&B is to upload would wait in the home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_DATA_DIR", str(tmp_path_factory.mktemp("wandb-data")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def tracked_run(tmp_path_factory, cache_dir) -> FinishedRun:
+    """A finished `experiment=smoke`, as a job of a sweep, that every tracker has recorded."""
+    folder, trackio = tmp_path_factory.mktemp("runs") / "smoke" / "lr_sweep" / "0", tmp_path_factory.mktemp("trackio")
+    done = run_program(
+        "src.train", "experiment=smoke", "logger=[wandb,tensorboard,trackio]", "callbacks.health.every_n_steps=2",
+        "logger.wandb.notes=what it is for", f"logger.trackio.folder={trackio}", f"hydra.run.dir={folder}",
+        f"cache_dir={cache_dir}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return FinishedRun(folder, trackio, done.stdout + done.stderr)
+
+
 @pytest.fixture(scope="session")
 def static_embedder(encoder, tmp_path_factory) -> Path:
     """Return the folder of a SentenceTransformer with random static embeddings."""

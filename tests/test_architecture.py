@@ -45,7 +45,7 @@ LAYERS = {  # package: what of crossrank it may import besides itself
         "inference",
         "training",
     },
-    "training": {"errors", "resume", "redaction", "hub", "data", "losses", "models"},
+    "training": {"errors", "resume", "redaction", "hub", "data", "losses", "models", "analysis"},
     "outcome": {"hub", "data", "models", "evaluation", "analysis", "callbacks"},
     "reports": {"errors", "data", "analysis"},
     "run": {

@@ -1,6 +1,9 @@
 """The gate: every mistake in a config is refused before any compute, by its path, all of them at once."""
 
+import importlib.util
+import re
 import shutil
+import tomllib
 from collections.abc import Mapping
 from typing import Any
 
@@ -113,6 +116,18 @@ BAD_TYPES = {
 def test_wrong_type(override):
     (problem,) = problems_of(override)
     assert problem.startswith(f"{BAD_TYPES[override]}: ")
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "trackio"])
+def test_a_logger_whose_package_is_missing_is_named_with_its_extra(name, monkeypatch):
+    build_training_run(smoke(f"logger={name}"))
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda wanted, *a: None if wanted == name else find(wanted, *a))
+    assert problems_of(f"logger={name}") == [
+        f"logger.{name}: {name} is not installed; pip install -e '.[{name}]', or leave it out"
+    ]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert [re.match(r"[\w-]+", line)[0] for line in extras[name]] == [name]
 
 
 def test_a_whole_number_is_good_enough_for_a_float():

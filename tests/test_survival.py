@@ -24,7 +24,8 @@ from crossrank.data.datamodule import MicroBatches
 from crossrank.errors import CacheError, DataError, TrainingError
 from crossrank.run import execute
 from crossrank.training.checkpoints import newest_whole_state
-from crossrank.training.tracking import Guarded, JsonlLogger, finish_wandb
+from crossrank.training.tracking import Guarded, JsonlLogger
+from crossrank.training.wandb_logger import finish_wandb
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*treespec, LeafSpec.*",
@@ -225,7 +226,7 @@ def test_a_network_that_is_down_when_wandb_closes_ends_no_run(monkeypatch, caplo
 
     monkeypatch.setattr(wandb, "run", object())
     monkeypatch.setattr(wandb, "finish", finish)
-    finish_wandb(failed=False)
+    finish_wandb(0)
     (told,) = caplog.messages
     assert "W&B: the run could not be closed (the server cannot be reached)" in told
 

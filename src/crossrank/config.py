@@ -4,6 +4,7 @@ Rules across components are one function each, in `RULES`; the keys at the root 
 """
 
 import difflib
+import importlib.util
 import json
 import logging
 import typing
@@ -34,6 +35,7 @@ from crossrank.schema import AuditConfig, AuditSettings, CompareConfig, Evaluate
 log = logging.getLogger(__name__)
 
 COMPONENTS = ("source", "miner", "policy", "data", "model", "loss", "optimizer", "schedule", "trainer")
+EXTRAS = {"TensorBoardLogger": "tensorboard", "TrackioLogger": "trackio"}  # a logger: the package and extra it needs
 
 
 def build_training_run(cfg: DictConfig, resumed: bool = False, schema: type[RunConfig] = RunConfig) -> TrainingRun:
@@ -180,6 +182,13 @@ def _optimizer_accepts_its_values(parts: Node) -> Iterator[str]:
         yield f"optimizer: {error}"
 
 
+def _loggers_are_installed(parts: Node) -> Iterator[str]:
+    for name, logger in parts["logger"].items():
+        package = EXTRAS.get(getattr(getattr(logger, "func", logger), "__name__", ""))
+        if package and importlib.util.find_spec(package) is None:
+            yield f"logger.{name}: {package} is not installed; pip install -e '.[{package}]', or leave it out"
+
+
 def _teacher_has_something_to_judge(parts: Node) -> Iterator[str]:
     if parts.get("teacher") is not None and isinstance(parts["miner"], NoMiner):
         yield "teacher: it judges what a miner finds, and miner=none finds nothing; leave one of them out"
@@ -191,4 +200,5 @@ RULES: dict[Callable[[Node], Iterator[str]], tuple[str, ...]] = {  # a rule and 
     _steps_divide_into_micro_batches: ("data", "trainer"),
     _optimizer_accepts_its_values: ("optimizer",),
     _teacher_has_something_to_judge: ("miner",),
+    _loggers_are_installed: ("logger",),
 }

@@ -86,7 +86,17 @@ def write_outcome(run: Trained, result: Result, rows: TrainingRows) -> None:
     LineageRecord.read(result.run_dir).with_files(result.run_dir, files).write(result.run_dir)
     write_card(result.export, run.name, result.best_step, len(rows), run.base, table, rows.lineage)
     (result.run_dir / "report.md").write_text(report, encoding="utf-8")
+    write_metrics(result.run_dir)
     replace_text(result.run_dir / "result.json", json.dumps(facts, indent=2) + "\n")  # last: now it has finished
+
+
+def write_metrics(run_dir: Path) -> None:
+    """Write what was logged as `metrics.csv` and `metrics.parquet`, one row a step, beside the live `metrics.jsonl`."""
+    table = RunFolder(run_dir).wide_metrics
+    replace_text(run_dir / "metrics.csv", table.to_csv())
+    temporary = run_dir / ".metrics.parquet"
+    table.reset_index().to_parquet(temporary, index=False)
+    temporary.replace(run_dir / "metrics.parquet")
 
 
 def _calibrate(run: Trained, folder: RunFolder, result: Result, evaluator: str) -> Calibration:

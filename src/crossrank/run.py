@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,21 +29,22 @@ from crossrank.data.pairs import Source
 from crossrank.data.policy import Policy
 from crossrank.data.splits import training_texts
 from crossrank.data.teacher import Teacher
-from crossrank.errors import ConfigError, ResumeError
+from crossrank.errors import ConfigError, CrossrankError, ResumeError
 from crossrank.faults import noted, told
 from crossrank.hub import Asset, require
 from crossrank.losses import Loss, refuse_labels
 from crossrank.models.backbones import Backbone
 from crossrank.models.export import export
-from crossrank.outcome import Result, Trained, write_outcome
+from crossrank.outcome import Result, Trained, write_metrics, write_outcome
 from crossrank.reports import left_behind, write_run_report
 from crossrank.resume import refuse_or_warn
 from crossrank.training.checkpoints import SavedState, newest_whole_state
 from crossrank.training.module import RerankerModule
 from crossrank.training.optim import OptimizerFactory, Schedule
 from crossrank.training.processes import rank, told_by
-from crossrank.training.tracking import Guarded, JsonlLogger, finish_wandb, forget_after
+from crossrank.training.tracking import Guarded, JsonlLogger, forget_after
 from crossrank.training.trainer import TrainerSpec
+from crossrank.training.wandb_logger import finish_wandb
 
 log = logging.getLogger(__name__)
 
@@ -126,13 +127,19 @@ def execute(run: TrainingRun) -> Result:
 @contextmanager
 def _tracked(run: TrainingRun) -> Iterator[list[JsonlLogger | Guarded]]:
     """Open the loggers, and close W&B's run whatever happens, so that the next job of a sweep gets its own."""
-    failed = True
+    record, exit_code = JsonlLogger(run.run_dir), 1
     try:
         others = [Guarded(name, build) for name, build in run.loggers.items() if rank() == 0]
-        yield [JsonlLogger(run.run_dir), *others]
-        failed = False
+        yield [record, *others]
+        exit_code = 0
+    except SystemExit as stopped:  # by a signal
+        exit_code = stopped.code if isinstance(stopped.code, int) else 1
+        raise
     finally:
-        finish_wandb(failed)
+        if exit_code and rank() == 0 and record.file.is_file():
+            with suppress(OSError, CrossrankError):  # what ended the run matters more
+                write_metrics(run.run_dir)
+        finish_wandb(exit_code)
 
 
 def _execute(run: TrainingRun) -> Result:

@@ -35,6 +35,20 @@ def test_metrics_are_one_row_a_step_and_key(tmp_path):
     ]  # without the time
 
 
+def test_wide_metrics_are_one_row_a_step_and_one_column_a_key(tmp_path):
+    """What is logged at one step in several lines, in another order, or not finite, or not at all."""
+    logger = JsonlLogger(tmp_path)
+    logger.log_metrics({"train/loss": 0.5}, step=2)
+    logger.log_metrics({"eval/a": 1, "train/lr": float("inf")}, step=2)
+    logger.log_metrics({"eval/a": 0.25}, step=0)
+    wide = RunFolder(tmp_path).wide_metrics
+    wanted = pd.DataFrame(
+        {"eval/a": [0.25, 1.0], "train/loss": [None, 0.5], "train/lr": [None, None]},
+        index=pd.Index([0, 2], name="step"), dtype=float,
+    )  # fmt: skip
+    pd.testing.assert_frame_equal(wide, wanted)
+
+
 def test_a_curve_is_indexed_by_step(tmp_path):
     curve = RunFolder(write_run(tmp_path / "run")).curve("train/loss")
     assert curve.to_dict() == {0: 0.75, 3: 0.5}

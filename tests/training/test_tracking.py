@@ -1,12 +1,11 @@
 import json
 import math
-import socket
-from types import SimpleNamespace
 
 import pytest
-import wandb
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from crossrank.training.tracking import JsonlLogger, finish_wandb, forget_after, wandb_logger
+from crossrank.training.tracking import JsonlLogger, flat, forget_after, sweep_of
 
 
 def _lines(logger):
@@ -46,100 +45,6 @@ def test_hyperparameters_are_left_to_the_config_beside_the_record(tmp_path):
     assert (logger.name, logger.version) == ("jsonl", "")
 
 
-@pytest.fixture
-def no_key(tmp_path, monkeypatch):
-    """A machine that W&B knows nothing of; to dial out fails the test."""
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_PROJECT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
-    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setattr(wandb.api, "_api", None, raising=False)
-    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: pytest.fail("dialled out"))
-    wandb.teardown()  # it reads the environment once
-    yield
-    wandb.finish()
-    wandb.teardown()
-
-
-def _runs(folder):
-    return sorted(path for path in (folder / "wandb").iterdir() if path.name.startswith("offline-run-"))
-
-
-def test_wandb_without_a_key_is_offline_and_two_runs_in_a_row_are_two_runs(no_key, tmp_path, caplog):
-    identities = []
-    for name in ("first", "second"):
-        folder = tmp_path / name
-        folder.mkdir()
-        logger = wandb_logger(str(folder), name, group="sweep")
-        logger.log_metrics({"train/loss": 0.5}, step=1)
-        identities.append(logger.experiment.id)
-        assert logger.experiment.settings.mode == "offline"
-        assert (logger.experiment.name, logger.experiment.group) == (name, "sweep")
-        assert wandb.run is logger.experiment
-        assert f"upload later with: wandb sync {folder}/wandb/offline-run-*" in caplog.text
-        finish_wandb(failed=False)
-        assert wandb.run is None
-    assert len(set(identities)) == 2
-    for name, identity in zip(("first", "second"), identities, strict=True):
-        (run,) = _runs(tmp_path / name)
-        assert run.name.endswith(identity)
-        assert (run / f"run-{identity}.wandb").stat().st_size > 0
-
-
-def test_closing_says_whether_the_run_failed(monkeypatch):
-    codes = []
-    monkeypatch.setattr(wandb, "run", object())
-    monkeypatch.setattr(wandb, "finish", lambda exit_code: codes.append(exit_code))
-    finish_wandb(failed=True)
-    finish_wandb(failed=False)
-    assert codes == [1, 0]
-
-
-def test_closing_without_an_open_run_does_nothing(monkeypatch):
-    monkeypatch.setattr(wandb, "run", None)
-    monkeypatch.setattr(wandb, "finish", lambda **_: pytest.fail("nothing to finish"))
-    finish_wandb(failed=False)
-
-
-@pytest.mark.parametrize(("reachable", "mode"), [(True, "online"), (False, "offline")])
-def test_with_a_key_the_server_decides_by_being_reachable(reachable, mode, no_key, monkeypatch, tmp_path):
-    def connect(address, timeout):
-        dialled.append(address)
-        if not reachable:
-            raise OSError("no route")
-        return socket.socket()
-
-    dialled, started = [], []
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example:8080")
-    monkeypatch.setattr(socket, "create_connection", connect)
-    monkeypatch.setattr(wandb, "init", lambda **settings: started.append(settings) or SimpleNamespace(id="abc"))
-    wandb_logger(str(tmp_path), "name")
-    assert dialled == [("wandb.example", 8080)]
-    assert [(s["mode"], s["name"], s["project"]) for s in started] == [(mode, "name", "crossrank")]
-
-
-def test_a_mode_that_is_set_decides_without_asking_the_network(monkeypatch, tmp_path):
-    started = []
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: pytest.fail("dialled out"))
-    monkeypatch.setattr(wandb, "init", lambda **settings: started.append(settings) or SimpleNamespace(id="abc"))
-    wandb_logger(str(tmp_path), "name")
-    assert started[0]["mode"] == "disabled"
-
-
-def test_a_run_that_goes_on_is_one_run_there_too(monkeypatch, tmp_path):
-    started = []
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setattr(wandb, "init", lambda **settings: started.append(settings) or SimpleNamespace(id="abc"))
-    for _ in range(2):
-        wandb_logger(str(tmp_path), "name")
-    assert [(s["id"], s["resume"]) for s in started] == [(None, None), ("abc", "allow")]
-
-
 def test_what_was_recorded_after_a_step_is_forgotten(tmp_path):
     logger = JsonlLogger(tmp_path)
     for step in (0, 2, 4, 6):
@@ -157,3 +62,42 @@ def test_what_was_recorded_after_a_step_is_forgotten(tmp_path):
     forget_after(tmp_path, -1)
     assert logger.file.read_text() == ""
     assert not list(folder.iterdir())
+
+
+def test_settings_are_one_level_with_dotted_keys_and_whole_lists():
+    settings = {
+        "optimizer": {"lr": 1e-3, "betas": [0.9, 0.999]},
+        "teacher": None,
+        "callbacks": {},
+        "a": {"b": {"c": 1}},
+    }
+    assert flat(settings) == {
+        "optimizer.lr": 1e-3, "optimizer.betas": [0.9, 0.999], "teacher": None, "callbacks": {}, "a.b.c": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("folder", "sweep"),
+    [
+        ("runs/quickstart/2026-01-02_03-04-05", None),
+        ("runs/quickstart/lr_sweep/0", "quickstart/lr_sweep"),
+        ("runs/quickstart_sweep", None),
+    ],
+)
+def test_a_job_of_a_sweep_is_known_by_the_folder_above_it(folder, sweep, tmp_path):
+    assert sweep_of(tmp_path / folder) == sweep
+
+
+def test_tensorboard_holds_what_the_record_holds(tracked_run):
+    events = EventAccumulator(str(tracked_run.folder / "tensorboard")).Reload()
+    recorded = {}
+    for line in (tracked_run.folder / "metrics.jsonl").read_text().splitlines():
+        values = json.loads(line)
+        step, _ = values.pop("step"), values.pop("time")
+        for key, value in values.items():
+            recorded.setdefault(key, []).append((step, pytest.approx(value, rel=1e-6)))  # float32
+    assert set(events.Tags()["scalars"]) - {"hp_metric"} == set(recorded)
+    for key, points in recorded.items():
+        assert [(event.step, event.value) for event in events.Scalars(key)] == points
+    settings = yaml.safe_load((tracked_run.folder / "tensorboard" / "hparams.yaml").read_text())
+    assert settings["optimizer"]["lr"] == 1e-3

@@ -34,6 +34,12 @@ class RunFolder:
         ]
         return pd.DataFrame(rows, columns=["step", "key", "value"])
 
+    @property
+    def wide_metrics(self) -> pd.DataFrame:
+        """One row a logged step and one column a key, both sorted; NaN where nothing was logged, or nothing finite."""
+        last = self.metrics.drop_duplicates(["step", "key"], keep="last")
+        return last.pivot(index="step", columns="key", values="value").astype(float).rename_axis(columns=None)
+
     def _record(self, number: int, line: str) -> dict[str, Any]:
         try:
             return dict(json.loads(line))

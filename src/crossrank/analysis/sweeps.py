@@ -74,7 +74,7 @@ class SweepFolder:
 
     @cached_property
     def choices(self) -> list[str]:
-        """The keys, with dots, or groups of the config in which the jobs differ; of those that words name, where any."""
+        """The keys, with dots, or groups of the config in which the jobs differ, of those that their words name."""
         named = dict.fromkeys(key for folder in self._folders for key in _words(folder))
         keys = named or dict.fromkeys(key for told in self._told for key in told if not key.startswith("logger"))
         return [key for key in keys if len({repr(told[key]) for told in self._told if key in told}) > 1]

@@ -1,20 +1,16 @@
-"""What a run reports while it runs: a local record, always, and Weights & Biases where it is wanted."""
+"""What a run reports while it runs: a local record, always, and other loggers that it does not depend on."""
 
 import json
 import logging
 import math
-import os
-import socket
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
-import wandb
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.nn import Module
@@ -150,7 +146,7 @@ class Guarded(Logger):
         self._logger = None
         log.warning(
             "logger %s failed and is left out from now on (%s: %s); the training goes on, its metrics are kept in "
-            "metrics.jsonl", self.title, type(error).__name__, _told(error),
+            "metrics.jsonl", self.title, type(error).__name__, told(error),
         )  # fmt: skip
 
 
@@ -178,49 +174,21 @@ def _step_of(line: str) -> float:
         return math.inf
 
 
-def wandb_logger(run_dir: str, name: str, project: str = "crossrank", group: str | None = None) -> WandbLogger:
-    """Return a W&B logger that is online where a key and the network are there, and offline elsewhere.
-
-    Offline never asks and never fails: one line says so, and how to upload the run later. WANDB_MODE, where set,
-    decides.
-    """
-    mode = os.environ.get("WANDB_MODE") or ("online" if _can_reach_wandb() else "offline")
-    if mode == "offline":
-        log.info("W&B: offline (no key or no network); upload later with: wandb sync %s/wandb/offline-run-*", run_dir)
-    # a network that went down must not hold a finished training for ever
-    settings = wandb.Settings(init_timeout=30, finish_timeout=300, silent=True, console="off")
-    kept = Path(run_dir) / "wandb_run_id"  # a run that goes on is one run there too
-    known = kept.read_text(encoding="utf-8").strip() if kept.is_file() else None
-    run = wandb.init(
-        project=project, name=name, group=group, dir=run_dir, mode=mode, settings=settings, id=known,  # type: ignore[arg-type]
-        resume="allow" if known else None,
-    )  # fmt: skip
-    replace_text(kept, f"{run.id}\n")
-    return WandbLogger(experiment=run)
+def flat(settings: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Return nested settings as one level with dotted keys, as trackers filter and group by them; lists stay whole."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = f"{path}{key}"
+        found |= flat(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
+    return found
 
 
-def finish_wandb(failed: bool) -> None:
-    """Close the W&B run, if one is open, so that the next job of a multirun gets its own."""
-    if wandb.run is None:
-        return
-    try:
-        wandb.finish(exit_code=int(failed))
-    except Exception as error:  # the training has ended, well or badly, whatever the network does now
-        log.warning("W&B: the run could not be closed (%s); upload it with: wandb sync", _told(error))
+def sweep_of(run_dir: Path) -> str | None:
+    """Return the name of the sweep whose folder holds a run, with the folder that holds the sweep, if it is a job."""
+    parent = run_dir.absolute().parent
+    return f"{parent.parent.name}/{parent.name}" if parent.name.endswith("_sweep") else None
 
 
-def _told(error: Exception) -> str:
+def told(error: Exception) -> str:
     """Return an error in one line that can be logged: a server's may quote the address, and who asked it."""
     return redact(" ".join(str(error).split()))
-
-
-def _can_reach_wandb() -> bool:
-    settings = wandb.setup().settings  # wandb.Settings() alone does not read WANDB_BASE_URL or the settings files
-    if not (settings.api_key or wandb.api.api_key):
-        return False
-    url = urlsplit(settings.base_url)
-    try:
-        with socket.create_connection((url.hostname or "", url.port or 443), timeout=3):
-            return True
-    except OSError:
-        return False
