@@ -18,7 +18,7 @@ def test_the_printed_command_ranks_ones_own_documents(smoke_run, tmp_path):
     assert "how do I sort a list" in done.stderr
     assert done.stderr.count("│ 1 ") >= 1
     assert "│ 3    │" not in done.stderr  # two were asked for
-    assert len(json.loads(done.stdout)["ranking"]) == 2
+    assert len(json.loads(done.stdout)["ranking"]) == 2, done.stdout
 
 
 def test_the_sources_own_answers_can_be_ranked(smoke_run):

@@ -1,5 +1,7 @@
 """Train and use cross-encoder rerankers."""
 
+from typing import TYPE_CHECKING, Any
+
 from crossrank.errors import (
     AssetError,
     CacheError,
@@ -11,6 +13,9 @@ from crossrank.errors import (
     TrainingError,
 )
 
+if TYPE_CHECKING:
+    from crossrank.inference.reranker import Reranker
+
 __all__ = [
     "AssetError",
     "CacheError",
@@ -18,6 +23,16 @@ __all__ = [
     "CrossrankError",
     "DataError",
     "ModelError",
+    "Reranker",
     "ResumeError",
     "TrainingError",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the reranker when it is asked for: whoever wants an error need not wait for torch."""
+    if name == "Reranker":
+        from crossrank.inference.reranker import Reranker
+
+        return Reranker
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -62,10 +62,21 @@ class RerankConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
     reranker: str
-    query: str
-    documents: str
+    max_length: int | None = Field(ge=8)
+    tokens_per_batch: int | None = Field(ge=1)
+    precision: Literal["fp32", "bf16"]
     rerank_k: int = Field(ge=1)
-    top_k: int = Field(ge=1)
+    top_k: int | None = Field(ge=1)
+    query: str | None
+    documents: str | None
+    run: str | None
+    candidates: str | None
+    queries: str | None
+    corpus: str | None
+    with_titles: bool
+    output: str | None
+    pairs_per_chunk: int = Field(ge=1)
+    cache_dir: str
 
 
 class CompareConfig(BaseModel):

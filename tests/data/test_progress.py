@@ -83,3 +83,11 @@ def test_without_lines_a_log_hears_nothing(clock, caplog):
         clock[0] += 60
         advance(10)
     assert told(caplog) == []
+
+
+def test_nothing_is_shown_of_what_is_hidden(monkeypatch, caplog):
+    monkeypatch.setattr(module, "SECONDS_PER_LINE", 0.0)
+    monkeypatch.setattr(module._BARS, "bar", lambda *_: pytest.fail("a bar"))
+    with module.hidden(), module.hidden(False), module.progress("counting", 3) as advance:
+        advance(1, "a note")
+    assert not caplog.records

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Protocol
 
 from rich.console import Console
@@ -53,6 +54,17 @@ class _Bars:
 
 
 _BARS = _Bars()
+_hidden: ContextVar[bool] = ContextVar("hidden", default=False)
+
+
+@contextmanager
+def hidden(hide: bool = True) -> Iterator[None]:
+    """Have no step within it show how far it is."""
+    token = _hidden.set(hide or _hidden.get())
+    try:
+        yield
+    finally:
+        _hidden.reset(token)
 
 
 def on_terminal() -> bool:
@@ -67,6 +79,9 @@ def progress(what: str, total: int, done: int = 0, lines: bool = True) -> Iterat
     What was done before does not count towards the speed from which the time left is estimated. Without a terminal
     there is nothing but `lines` in the log.
     """
+    if _hidden.get():
+        yield lambda more, note="": None
+        return
     told = _Lines(what, total, done)
     with _BARS.bar(what, total, done) as move:
 

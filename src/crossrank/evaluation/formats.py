@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Collection, Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -30,18 +32,35 @@ def read_texts(file: Path, with_titles: bool = False, wanted: Collection[str] | 
         DataError: a column is missing, an id stands twice or a text is empty.
     """
     texts: dict[str, str] = {}
+    for number, key, text in each_text(file, with_titles, wanted):
+        if key in texts:
+            raise stands_twice(file, number, key)
+        if not text:
+            raise DataError(f"{file}, row {number}: the text of {key!r} is empty")
+        texts[key] = text
+    return texts
+
+
+def each_text(
+    file: Path, with_titles: bool = False, wanted: Collection[str] | None = None
+) -> Iterator[tuple[int, str, str]]:
+    """Yield the row's number, `_id` and `text`, with the title before the text if wished, one after the other.
+
+    Raises:
+        DataError: a column is missing.
+    """
     for number, row in read_rows(file):
         key = _value(row, "_id", file, number)
         if wanted is not None and key not in wanted:
             continue
         text = _value(row, "text", file, number)
-        if key in texts:
-            raise DataError(f"{file}, row {number}: the id {key!r} stands here a second time; ids must be unique")
         title = str(row.get("title") or "") if with_titles else ""
-        texts[key] = f"{title} {text}".strip()
-        if not texts[key]:
-            raise DataError(f"{file}, row {number}: the text of {key!r} is empty")
-    return texts
+        yield number, key, f"{title} {text}".strip()
+
+
+def stands_twice(file: Path, number: int, key: str) -> DataError:
+    """Return the error of an id that stands in a file a second time, in this row."""
+    return DataError(f"{file}, row {number}: the id {key!r} stands here a second time; ids must be unique")
 
 
 def read_qrels(file: Path, queries: Collection[str] | None, documents: Collection[str] | None) -> Qrels:
@@ -85,6 +104,30 @@ def read_ranking(file: Path, queries: Collection[str] | None, documents: Collect
     return ranked
 
 
+def trec_lists(file: Path) -> Iterator[tuple[int, str, list[str]]]:
+    """Yield of a TREC run a query's first row, its id and its documents as `read_ranking` orders them.
+
+    One query's lines are in memory at a time, so they must stand together.
+
+    Raises:
+        DataError: a row is broken, ranks a document a second time, or belongs to a query that stood before.
+    """
+    seen: set[str] = set()
+    for query, lines in groupby(_trec_lines(file), key=itemgetter(1)):
+        found: dict[str, float] = {}
+        first = 0
+        for number, _, document, score in lines:
+            first = first or number
+            if query in seen:
+                raise DataError(
+                    f"{file}, row {number}: the lines of query {query!r} must stand together; sort the file by its "
+                    "first column, as by sort -s -k1,1"
+                )
+            _add(found, query, document, score, file, number)
+        seen.add(query)
+        yield first, query, _ordered(found)
+
+
 def bm25_run(queries: dict[str, str], corpus: dict[str, str], depth: int) -> Ranking:
     """Return the ids of the best `depth` documents of each query under BM25, best first."""
     from crossrank.data.miners.bm25 import BM25Miner  # brings torch, for which whoever reads a file need not wait
@@ -111,16 +154,27 @@ def _trec_qrels(file: Path) -> Iterator[tuple[int, str, str, int]]:
 
 def _trec_run(file: Path, queries: Collection[str] | None, documents: Collection[str] | None) -> Ranking:
     scored: dict[str, dict[str, float]] = {}
-    for number, (query, _, document, _, score, _) in _columns(file, 6, "query, Q0, document, rank, score, tag"):
+    for number, query, document, score in _trec_lines(file):
         _known(query, queries, "query", file, number)
         _known(document, documents, "document", file, number)
-        if document in scored.setdefault(query, {}):
-            raise DataError(f"{file}, row {number}: ranks the document {document!r} of query {query!r} a second time")
-        scored[query][document] = _number(score, "score", file, number)
-    return {
-        query: sorted(found, key=lambda document: (np.float32(found[document]), document), reverse=True)
-        for query, found in scored.items()
-    }
+        _add(scored.setdefault(query, {}), query, document, score, file, number)
+    return {query: _ordered(found) for query, found in scored.items()}
+
+
+def _trec_lines(file: Path) -> Iterator[tuple[int, str, str, float]]:
+    for number, (query, _, document, _, score, _) in _columns(file, 6, "query, Q0, document, rank, score, tag"):
+        yield number, query, document, _number(score, "score", file, number)
+
+
+def _add(found: dict[str, float], query: str, document: str, score: float, file: Path, number: int) -> None:
+    if document in found:
+        raise DataError(f"{file}, row {number}: ranks the document {document!r} of query {query!r} a second time")
+    found[document] = score
+
+
+def _ordered(found: dict[str, float]) -> list[str]:
+    """Return a query's documents in trec_eval's order: by score in single precision, ties by falling id."""
+    return sorted(found, key=lambda document: (np.float32(found[document]), document), reverse=True)
 
 
 def _columns(file: Path, count: int, names: str) -> Iterator[tuple[int, list[str]]]:

@@ -4,12 +4,11 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from sentence_transformers import CrossEncoder
 from transformers import AutoConfig, AutoTokenizer
 
 from crossrank.data.tokens import PairEncoder
@@ -19,9 +18,14 @@ from crossrank.inference.scorer import PairScorer
 from crossrank.models.backbones import Pretrained, or_model_error
 from crossrank.models.cross_encoder import HEADS
 
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder  # takes seconds, and is needed for the padded path alone
+
 log = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "bf16"]
+EMBEDDERS = ("SentenceTransformer", "SparseEncoder")  # of sentence-transformers, by what its files call them
+POOLED = ("Pooling", "StaticEmbedding")  # the modules that make a text's vector
 PROBED_LENGTH = 64  # enough for the special tokens of any tokenizer
 
 
@@ -34,7 +38,9 @@ class PaddedScorer:
         ModelError: the model has more than one label, or `max_length` is more than it takes.
     """
 
-    def __init__(self, model: CrossEncoder, max_length: int | None = None, autocast: torch.dtype | None = None) -> None:
+    def __init__(
+        self, model: "CrossEncoder", max_length: int | None = None, autocast: torch.dtype | None = None
+    ) -> None:
         if model.num_labels != 1:
             raise ModelError(f"a reranker has one label, this model has {model.num_labels}")
         own = int(model.max_seq_length or model.tokenizer.model_max_length)
@@ -59,6 +65,9 @@ class PaddedScorer:
         found: npt.NDArray[np.float32] = np.asarray(scores, np.float32)[[row[pair] for pair in pairs]]
         return found
 
+    def forget(self) -> None:
+        """Do nothing: no text is kept."""
+
     def truncated(self, pairs: Sequence[tuple[str, str]]) -> npt.NDArray[np.bool_]:
         """Return which pairs have more tokens than `max_length`, as the model's tokenizer counts them."""
         if not pairs:
@@ -69,19 +78,24 @@ class PaddedScorer:
 
 
 def load_scorer(
-    path: str, max_length: int | None = None, tokens_per_batch: int | None = None, precision: Precision = "fp32"
+    path: str,
+    max_length: int | None = None,
+    tokens_per_batch: int | None = None,
+    precision: Precision = "fp32",
+    device: str | None = None,
 ) -> PairScorer | PaddedScorer:
     """Load a trained cross-encoder (a folder, `pypi:<distribution>` or a hub id) onto the GPU, if there is one.
 
-    `tokens_per_batch` is for the packed path.
+    `tokens_per_batch` is for the packed path; `device` is torch's name of another place.
 
     Raises:
         AssetError: the model is not to be had.
         ModelError: it is no cross-encoder with one label.
     """
     autocast = torch.bfloat16 if precision == "bf16" else None
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     folder = str(resolve(Asset("model", path)))
+    _refuse_embedder(Path(folder), path)
     reason = _unknown_to_the_packed_path(folder)
     if reason is None:
         packed = device == "cpu" or autocast is not None  # packed attention on CUDA does not take float32
@@ -91,6 +105,8 @@ def load_scorer(
         )  # fmt: skip
         encoder = backbone.encoder()
         return PairScorer(backbone.build(seed=None).eval().to(device), encoder, tokens_per_batch, autocast)
+    from sentence_transformers import CrossEncoder
+
     log.warning("%s is scored by sentence-transformers, in padded batches, which is slower: %s", path, reason)
     with or_model_error(f"{path} is no cross-encoder that sentence-transformers can load"):
         model = CrossEncoder(folder, device=device, trust_remote_code=False, model_kwargs={"use_safetensors": True})
@@ -140,14 +156,36 @@ def _unknown_to_the_packed_path(folder: str) -> str | None:
     return None
 
 
+def _refuse_embedder(folder: Path, path: str) -> None:
+    """Check that the folder is not one of sentence-transformers' models that embed texts one by one.
+
+    Raises:
+        ModelError: it is; what sentence-transformers made of it would have a head drawn at random.
+    """
+    with or_model_error(f"{path} has settings of sentence-transformers or transformers that make no sense"):
+        kind, config = _read(folder / "config_sentence_transformers.json").get("model_type"), folder / "config.json"
+        modules = [str(module["type"]) for module in _read(folder / "modules.json") or []]
+        embeds = kind in EMBEDDERS or (kind is None and any(name.endswith(POOLED) for name in modules))
+        architecture = str((_read(config).get("architectures") or [""])[0])
+    if embeds and not architecture.endswith("ForSequenceClassification"):
+        raise ModelError(
+            f"{path} is no trained reranker: it is a {kind or EMBEDDERS[0]}, which embeds one text at a time; give a "
+            "CrossEncoder, which reads a question with a document, or train it first"
+        )
+
+
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
 def _more_than_a_classifier(folder: Path) -> str | None:
     """Return what sentence-transformers does for a cross-encoder that it wrote besides calling transformers' class."""
     kind, modules = folder / "config_sentence_transformers.json", folder / "modules.json"
-    known = json.loads(kind.read_text(encoding="utf-8")) if kind.is_file() else {}
+    known = _read(kind)
     if known.get("model_type") != "CrossEncoder":
         return None
     if known.get("default_prompt_name"):
         return "it puts a prompt before the texts"
-    if modules.is_file() and len(json.loads(modules.read_text(encoding="utf-8"))) > 1:
+    if modules.is_file() and len(_read(modules)) > 1:
         return "it is made of several modules of sentence-transformers"
     return None

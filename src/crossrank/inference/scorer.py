@@ -1,6 +1,7 @@
 """Scores text pairs in one length-sorted pass of packed batches."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,10 @@ class PairScorer:
         whole = [sum(len(self._tokens[text]) for text in pair) for pair in pairs]
         return np.asarray(whole, np.int64) > self.encoder.max_length - self.encoder.layout.specials
 
+    def forget(self) -> None:
+        """Drop all tokenised texts; a scorer that goes on for long would keep every text it has seen."""
+        self._tokens.clear()
+
     def _distinct(self, pairs: Sequence[tuple[str, str]]) -> npt.NDArray[np.float32]:
         self._tokenise(pairs)
         lengths = np.fromiter((self._length(pair) for pair in pairs), np.int64, len(pairs))
@@ -81,12 +86,14 @@ class PairScorer:
         self.model.eval()
         device = next(self.model.parameters()).device
         rank, processes = _place()
+        batches = self._batches(order, lengths)[rank::processes]
+        prepared = prepared_weights() if len(batches) > 1 else nullcontext()  # of use from the second batch on
         try:
             with (
-                torch.inference_mode(), self._precision(device.type), prepared_weights(),
+                torch.inference_mode(), self._precision(device.type), prepared,
                 progress("scoring pairs", len(pairs)) as advance,
             ):  # fmt: skip
-                for chosen in self._batches(order, lengths)[rank::processes]:
+                for chosen in batches:
                     scores[torch.from_numpy(chosen)] = self._score([pairs[i] for i in chosen], device)
                     advance(len(chosen))
         finally:
