@@ -16,6 +16,7 @@ from crossrank.inference.rerank_inputs import Asked, RerankInputs
 from crossrank.inference.rerank_output import SCHEMA, RerankOutput, opened
 from crossrank.inference.reranker import Reranker, Scored
 from crossrank.inference.reranker_spec import RerankerSpec
+from crossrank.models.linear import prepared_weights
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def execute(run: RerankRun) -> dict[str, Any]:
         if before.queries < totals.queries:
             reranker = run.model.load()
             started = time.perf_counter()
-            with progress("reranking pairs", totals.pairs, before.pairs) as advance:
+            with prepared_weights(), progress("reranking pairs", totals.pairs, before.pairs) as advance:
                 for chunk in _chunks(run.inputs.asked(before.queries), run.pairs_per_chunk):
                     advance(_rerank(chunk, reranker, output, run.top_k))
                     run.inputs.let_go()

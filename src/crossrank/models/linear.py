@@ -25,9 +25,11 @@ _prepared: ContextVar[dict[tuple[Any, ...], Ready] | None] = ContextVar("prepare
 def prepared_weights() -> Iterator[None]:
     """Within it, weights are joined, cast and laid out for the product once, not at every batch.
 
-    They must not change meanwhile. It takes as much memory as the layers' weights in the dtype of the products.
+    They must not change meanwhile. It takes as much memory as the layers' weights in the dtype of the products. Within
+    another such block, that one's are used.
     """
-    token = _prepared.set({})
+    store = _prepared.get()
+    token = _prepared.set({} if store is None else store)
     try:
         yield
     finally:
