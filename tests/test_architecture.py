@@ -47,7 +47,8 @@ LAYERS = {  # package: what of crossrank it may import besides itself
     },
     "training": {"errors", "resume", "redaction", "hub", "data", "losses", "models", "analysis"},
     "outcome": {"hub", "data", "models", "evaluation", "analysis", "callbacks"},
-    "reports": {"errors", "data", "analysis"},
+    "pages": {"errors", "resume", "evaluation", "analysis"},
+    "reports": {"errors", "data", "analysis", "pages"},
     "run": {
         "errors",
         "faults",

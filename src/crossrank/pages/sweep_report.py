@@ -7,14 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from crossrank.analysis import sweep_plots
-from crossrank.analysis.page import render
-from crossrank.analysis.page_parts import Cell, Chapter, Code, Grid, Page, Part, Plot, Text, Tile, Tiles, cell, linked
-from crossrank.analysis.record_chapters import duration
 from crossrank.analysis.summary import shown
-from crossrank.analysis.sweep_study import SeedGroup, done, importance, seed_groups, told
 from crossrank.analysis.sweeps import SweepFolder
 from crossrank.evaluation.significance import Interval
+from crossrank.pages import sweep_plots
+from crossrank.pages.page import render
+from crossrank.pages.page_parts import Cell, Chapter, Code, Grid, Page, Part, Plot, Text, Tile, Tiles, cell, linked
+from crossrank.pages.record_chapters import duration
+from crossrank.pages.sweep_study import SeedGroup, done, importance, seed_groups, told
 
 REPORT = "report.html"
 AXES, LINES = 10, 40  # of parallel coordinates at most; jobs at most whose curves are drawn
