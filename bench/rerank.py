@@ -6,7 +6,6 @@ it is short.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import time
@@ -33,16 +32,16 @@ DEPTH = 100
 DOCUMENTS = 50_000
 
 
-def write_inputs(pairs: int, folder: Path) -> None:
+def write_inputs(pairs: int, folder: Path, documents: int = DOCUMENTS) -> None:
     """Write a corpus, queries and a run in which every question has its own draw of documents."""
     folder.mkdir()
     random, queries = np.random.default_rng(0), -(-pairs // DEPTH)
-    for name, count, words in (("corpus", DOCUMENTS, 30), ("queries", queries, 8)):
+    for name, count, words in (("corpus", documents, 30), ("queries", queries, 8)):
         table = pa.table({"_id": [f"{name[0]}{i}" for i in range(count)], "text": list(texts(random, count, words))})
         pq.write_table(table, folder / f"{name}.parquet")
     with (folder / "bm25.trec").open("w", encoding="utf-8") as run:
         for query in range(queries):
-            chosen = random.integers(0, DOCUMENTS // DEPTH, DEPTH) + np.arange(DEPTH) * (DOCUMENTS // DEPTH)
+            chosen = random.integers(0, documents // DEPTH, DEPTH) + np.arange(DEPTH) * (documents // DEPTH)
             for rank, document in enumerate(chosen[: pairs - query * DEPTH], start=1):
                 run.write(f"q{query} Q0 c{document} {rank} {DEPTH - rank} made-up\n")
 
@@ -69,7 +68,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, help="measure this one size, in this process")
     parser.add_argument("--pairs-per-chunk", type=int, default=8192)
-    parser.add_argument("--json", action="store_true", help="print the figures for another program")
     options = parser.parse_args()
     if options.pairs is None:
         for pairs in SIZES:
@@ -82,9 +80,6 @@ def main() -> None:
     torch.set_num_threads(1)
     with scratch() as name:
         found = measure(options.pairs, options.pairs_per_chunk, Path(name))
-    if options.json:
-        print(json.dumps(found))
-        return
     print(
         f"{found['pairs']:>9,} pairs, {found['pairs_per_second']:,.0f} a second: peak {found['anonymous_mib']:.0f} MiB "
         f"anonymous, {found['total_mib']:.0f} MiB in all"
