@@ -78,14 +78,15 @@ def shown(values: pd.Series, sign: str = "") -> str:
 
 def table(found: dict[str, pd.DataFrame]) -> str:
     names = list(next(iter(found.values())).index.unique("dataset"))
-    header = ["negatives", *names, "mean", "mean less the first row's"]
+    header = ["negatives", *names, "mean", "mean less the first stage's", "mean less the first row's"]
     first = next(iter(found.values()))
-    base = {"first stage": pd.DataFrame({"value": first["base_value"]})}
+    base = {"first stage": pd.DataFrame({"value": first["base_value"], "base_value": first["base_value"]})}
     lines = []
     for name, rows in (found | base).items():
         of_sets = [shown(rows["value"].xs(dataset, level="dataset", drop_level=False)) for dataset in names]
         difference = "" if rows is first else shown(rows["value"] - first["value"], "+")
-        lines.append([name, *of_sets, shown(rows["value"]), difference])
+        gain = "" if name == "first stage" else shown(rows["value"] - rows["base_value"], "+")
+        lines.append([name, *of_sets, shown(rows["value"]), gain, difference])
     return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *lines])
 
 

@@ -45,9 +45,10 @@ LAYERS = {  # package: what of crossrank it may import besides itself
         "inference",
         "training",
     },
-    "training": {"errors", "resume", "redaction", "hub", "data", "losses", "models", "analysis"},
+    "training": {"errors", "identity", "resume", "redaction", "hub", "data", "losses", "models", "analysis"},
     "outcome": {"hub", "data", "models", "evaluation", "analysis", "callbacks"},
-    "reports": {"errors", "data", "analysis"},
+    "pages": {"errors", "resume", "evaluation", "analysis"},
+    "reports": {"errors", "data", "analysis", "pages"},
     "run": {
         "errors",
         "faults",

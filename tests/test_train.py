@@ -139,6 +139,7 @@ def test_a_sweep_goes_on_after_a_failure_says_what_failed_and_does_nothing_twice
     assert "waits for retry_failed=true" in again.stderr
     assert {file: file.stat().st_mtime_ns for file in tmp_path.glob("*/result.json")} == written
     assert sorted(pd.read_csv(tmp_path / "jobs.csv")["state"]) == ["failed", "finished"]
+    assert "Invalid learning rate" in (tmp_path / "report.html").read_text()
 
 
 def test_a_search_runs_its_jobs_side_by_side_and_reads_back_what_they_reached(tmp_path, cache_dir):

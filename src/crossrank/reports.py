@@ -4,12 +4,12 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from crossrank.analysis.html_report import run_page
 from crossrank.analysis.runs import RunFolder
-from crossrank.analysis.sweep_report import REPORT, sweep_page
 from crossrank.analysis.sweeps import SweepFolder
 from crossrank.data.cache import replace_text
 from crossrank.errors import DataError
+from crossrank.pages.html_report import run_page
+from crossrank.pages.sweep_report import REPORT, sweep_page
 
 log = logging.getLogger(__name__)
 

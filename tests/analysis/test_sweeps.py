@@ -4,7 +4,7 @@ import shlex
 import pandas as pd
 import pytest
 
-from crossrank.analysis.sweeps import SweepFolder
+from crossrank.analysis.sweeps import SweepFolder, short
 from crossrank.errors import DataError
 
 RESULT = {"best_step": 4, "seconds": 60.0, "monitor": "eval/dev/dev/ndcg@10"}
@@ -74,6 +74,14 @@ def test_the_override_line_trains_the_job_by_itself(sweep):
     assert words == ["experiment=smoke", "optimizer.lr=0.2", "seed=12", "a.b=x y"]
     with pytest.raises(DataError, match="no job 'x'; there are: a, b, c, d, e, f"):
         sweep.override_line("x")
+
+
+@pytest.mark.parametrize(("value", "shown"), [
+    (0.0001156649956684016, "0.0001157"), (2e-5, "2e-05"), (0.5, "0.5"), (12, "12"), ("margin", "margin"),
+    (None, "null"), (float("nan"), "null"), (True, "True"), ([1, 2], "[1, 2]"),
+])  # fmt: skip
+def test_a_table_shows_the_first_digits_of_what_was_drawn(value, shown):
+    assert short(value) == shown
 
 
 def test_only_what_was_asked_for_now_counts_as_failed(sweep):

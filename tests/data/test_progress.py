@@ -65,6 +65,7 @@ def test_what_goes_on_within_something_else_shares_its_display(monkeypatch, caps
             inner(30)
             module._BARS._display.refresh()
         outer(1)
+        module._BARS._display.refresh()
     shown = capsys.readouterr().err
     assert "30/40" in shown
     assert "3/6" in shown

@@ -5,7 +5,7 @@ import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from crossrank.training.tracking import JsonlLogger, flat, forget_after, sweep_of
+from crossrank.training.tracking import JsonlLogger, forget_after, sweep_of
 
 
 def _lines(logger):
@@ -62,18 +62,6 @@ def test_what_was_recorded_after_a_step_is_forgotten(tmp_path):
     forget_after(tmp_path, -1)
     assert logger.file.read_text() == ""
     assert not list(folder.iterdir())
-
-
-def test_settings_are_one_level_with_dotted_keys_and_whole_lists():
-    settings = {
-        "optimizer": {"lr": 1e-3, "betas": [0.9, 0.999]},
-        "teacher": None,
-        "callbacks": {},
-        "a": {"b": {"c": 1}},
-    }
-    assert flat(settings) == {
-        "optimizer.lr": 1e-3, "optimizer.betas": [0.9, 0.999], "teacher": None, "callbacks": {}, "a.b.c": 1,
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

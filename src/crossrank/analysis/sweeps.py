@@ -119,7 +119,7 @@ class SweepFolder:
         cells = [
             [row["job"], row["state"] if not row["error"] else f"{row['state']}: {row['error'][:SHOWN]}",
              _number(row["value"], ".4f"), _number(row["best_step"], ".0f"), _number(row["seconds"] / 60, ".1f"),
-             *(str(row[key]) for key in self.choices)]
+             *(short(row[key]) for key in self.choices)]
             for row in self.jobs.to_dict("records")
         ]  # fmt: skip
         return Section(f"Sweep {self.path}", "The best first.", header, cells)
@@ -151,6 +151,13 @@ def _words(folder: Path) -> dict[str, Any]:
     pairs = [word.partition("=") for word in words if "=" in word and not word.startswith(OF_THE_SWEEP)]
     values = [flat(OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))) for _, _, value in pairs]
     return {key: value["value"] for (key, _, _), value in zip(pairs, values, strict=True) if "value" in value}
+
+
+def short(value: Any) -> str:
+    """Return a choice for a table, a drawn number with its first 4 digits; what is NaN there was null."""
+    if value is None or value != value:
+        return "null"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _number(value: float, digits: str) -> str:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from crossrank.data.cache import growing_arrays, save_array
 from crossrank.data.fingerprint import fingerprint
+from crossrank.data.progress import progress
 from crossrank.errors import ModelError
 
 log = logging.getLogger(__name__)
@@ -122,9 +123,10 @@ def write_tokens(encoder: PairEncoder, texts: Sequence[str], folder: Path) -> No
     """Tokenise the texts into `folder`, a block at a time."""
     lengths: list[npt.NDArray[np.int64]] = []
     dtype = np.uint16 if len(encoder.tokenizer) <= np.iinfo(np.uint16).max else np.int32
-    with growing_arrays(folder, {"ids": dtype}) as append:
+    with growing_arrays(folder, {"ids": dtype}) as append, progress("tokenising", len(texts)) as advance:
         for ids in _blocks(encoder, texts):
             append(np.concatenate(ids))
+            advance(len(ids))
             lengths.append(np.fromiter(map(len, ids), np.int64, len(ids)))
     offsets = np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum()
     save_array(folder / "offsets.npy", offsets)

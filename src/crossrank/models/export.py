@@ -5,6 +5,7 @@ transformers' own parameter names, and a plain fast tokenizer.
 """
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ from safetensors.torch import save_file
 from crossrank.data.tokens import PairEncoder
 from crossrank.models.cross_encoder import CrossEncoder
 
+log = logging.getLogger(__name__)
+
 SIGMOID = "torch.nn.modules.activation.Sigmoid"
 SPECIAL_TOKENS = ("cls_token", "sep_token", "pad_token", "mask_token", "unk_token", "bos_token", "eos_token")
 
 
 def export(model: CrossEncoder, encoder: PairEncoder, folder: Path) -> Path:
     """Write the model into `folder`, replacing what is there; the folder is whole or absent."""
+    log.info("exporting %s parameters", f"{sum(weight.numel() for weight in model.parameters()):,}")
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

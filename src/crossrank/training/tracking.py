@@ -174,15 +174,6 @@ def _step_of(line: str) -> float:
         return math.inf
 
 
-def flat(settings: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Return nested settings as one level with dotted keys, as trackers filter and group by them; lists stay whole."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        name = f"{path}{key}"
-        found |= flat(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
-    return found
-
-
 def sweep_of(run_dir: Path) -> str | None:
     """Return the name of the sweep whose folder holds a run, with the folder that holds the sweep, if it is a job."""
     parent = run_dir.absolute().parent

@@ -12,7 +12,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from crossrank.training.tracking import flat, sweep_of
+from crossrank.identity import flat
+from crossrank.training.tracking import sweep_of
 
 log = logging.getLogger(__name__)
 

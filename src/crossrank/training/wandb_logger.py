@@ -20,7 +20,8 @@ from crossrank.analysis.runs import RunFolder
 from crossrank.data.cache import replace_text
 from crossrank.data.lineage import FOLLOWS, Lineage
 from crossrank.data.lineage_record import RECORD, LineageRecord
-from crossrank.training.tracking import flat, sweep_of, told
+from crossrank.identity import flat
+from crossrank.training.tracking import sweep_of, told
 
 log = logging.getLogger(__name__)
 

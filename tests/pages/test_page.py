@@ -12,8 +12,8 @@ from page_reader import Reader
 from plotly.graph_objects import Figure, Scatter
 from plotly.offline import get_plotlyjs
 
-from crossrank.analysis.page import render
-from crossrank.analysis.page_parts import (
+from crossrank.pages.page import render
+from crossrank.pages.page_parts import (
     Chapter,
     Code,
     Fold,

@@ -2,8 +2,8 @@ import pytest
 from made_runs import HOSTILE, write_job, write_sweep
 from page_reader import Reader
 
-from crossrank.analysis.sweep_report import sweep_page
 from crossrank.analysis.sweeps import SweepFolder
+from crossrank.pages.sweep_report import sweep_page
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 from made_runs import HOSTILE, write_sweep
 
-from crossrank.analysis import sweep_plots
-from crossrank.analysis.sweep_study import SeedGroup
 from crossrank.analysis.sweeps import SweepFolder
 from crossrank.evaluation.significance import Interval, SeedVariance
+from crossrank.pages import sweep_plots
+from crossrank.pages.sweep_study import SeedGroup
 
 JOBS = pd.DataFrame(
     {"job": ["x", "y", "z"], "value": [0.9, 0.6, 0.3], "optimizer.lr": [1e-3, 1e-4, 1e-5], "kind": ["b", "a", "b"],

@@ -5,9 +5,9 @@ import json
 from made_runs import HOSTILE, write_run
 from page_reader import Reader
 
-from crossrank.analysis.html_report import run_page
 from crossrank.analysis.runs import RunFolder
 from crossrank.analysis.summary import summary
+from crossrank.pages.html_report import run_page
 from crossrank.training.tracking import JsonlLogger
 
 CHAPTERS = [

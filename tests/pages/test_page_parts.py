@@ -1,7 +1,7 @@
 import pytest
 from plotly.graph_objects import Figure
 
-from crossrank.analysis.page_parts import Cell, Chapter, Fold, Grid, Page, Plot, Text, cell, linked
+from crossrank.pages.page_parts import Cell, Chapter, Fold, Grid, Page, Plot, Text, cell, linked
 
 
 @pytest.mark.parametrize(

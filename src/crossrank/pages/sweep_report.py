@@ -7,14 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from crossrank.analysis import sweep_plots
-from crossrank.analysis.page import render
-from crossrank.analysis.page_parts import Cell, Chapter, Code, Grid, Page, Part, Plot, Text, Tile, Tiles, cell, linked
-from crossrank.analysis.record_chapters import duration
 from crossrank.analysis.summary import shown
-from crossrank.analysis.sweep_study import SeedGroup, done, importance, seed_groups, told
-from crossrank.analysis.sweeps import SweepFolder
+from crossrank.analysis.sweeps import SweepFolder, short
 from crossrank.evaluation.significance import Interval
+from crossrank.pages import sweep_plots
+from crossrank.pages.page import render
+from crossrank.pages.page_parts import Cell, Chapter, Code, Grid, Page, Part, Plot, Text, Tile, Tiles, cell, linked
+from crossrank.pages.record_chapters import duration
+from crossrank.pages.sweep_study import SeedGroup, done, importance, seed_groups
 
 REPORT = "report.html"
 AXES, LINES = 10, 40  # of parallel coordinates at most; jobs at most whose curves are drawn
@@ -59,7 +59,7 @@ def _headline(sweep: SweepFolder) -> Chapter:
         Tile("median of the finished", f"{finished['value'].median():.4f}"),
         Tile("time of all jobs", duration(float(took))),
     ]
-    chosen = ", ".join(f"{key} {told(best[key])}" for key in sweep.choices)
+    chosen = ", ".join(f"{key} {short(best[key])}" for key in sweep.choices)
     words = sweep.override_line(sweep.best)
     again = "To train it again:" if words else "How to train it again is not known: its command was not recorded."
     parts: list[Part] = [
@@ -100,7 +100,7 @@ def _row(sweep: SweepFolder, job: "pd.Series[Any]") -> list[str | Cell]:
     ]
     number = cell("-" if pd.isna(value) else shown(_interval(sweep, job)))
     first = linked(name, name, REPORT) if Path(sweep.path, name, REPORT).is_file() else Cell(name)
-    return [first, str(job["state"]), number, *numbers, *(told(job[key]) for key in sweep.choices)]
+    return [first, str(job["state"]), number, *numbers, *(short(job[key]) for key in sweep.choices)]
 
 
 def _choices(sweep: SweepFolder) -> Chapter:

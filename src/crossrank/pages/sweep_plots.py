@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from plotly import graph_objects as go
 
-from crossrank.analysis.plots import colour, figure, intervals, label, thinned
 from crossrank.analysis.runs import RunFolder
-from crossrank.analysis.sweep_study import LOGARITHMIC, SeedGroup, as_numbers, told
 from crossrank.evaluation.significance import Interval
+from crossrank.pages.plots import colour, figure, intervals, label, thinned
+from crossrank.pages.sweep_study import LOGARITHMIC, SeedGroup, as_numbers, told
 
 MOST_TICKS = 6
 NEAR = 0.06  # of an axis; ticks that are nearer would overlap

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from made_runs import HOSTILE, write_run, write_sweep
 
-from crossrank.analysis.html_report import run_page
 from crossrank.analysis.runs import RunFolder
 from crossrank.analysis.summary import summary
-from crossrank.analysis.sweep_report import sweep_page
 from crossrank.analysis.sweeps import SweepFolder
+from crossrank.pages.html_report import run_page
+from crossrank.pages.sweep_report import sweep_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 OPTIONS = [

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from crossrank.analysis.page_parts import Page, Plot
+from crossrank.pages.page_parts import Page, Plot
 
 FOLDER = "templates"
 # what runs is what is known by its hash here: a text that got past the escaping would still not be executed
@@ -43,7 +43,7 @@ def _template() -> Template:
 @cache
 def _environment() -> Environment:
     found = Environment(
-        loader=PackageLoader("crossrank.analysis", FOLDER), autoescape=True, undefined=StrictUndefined,
+        loader=PackageLoader("crossrank.pages", FOLDER), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     found.filters["figure"] = _figure
@@ -67,4 +67,4 @@ def _hash(script: str) -> str:
 
 
 def _asset(name: str) -> str:
-    return resources.files("crossrank.analysis").joinpath(FOLDER, name).read_text(encoding="utf-8")
+    return resources.files("crossrank.pages").joinpath(FOLDER, name).read_text(encoding="utf-8")

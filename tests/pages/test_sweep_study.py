@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from made_runs import write_job, write_sweep
 
-from crossrank.analysis.sweep_study import Importance, as_numbers, importance, is_seed, seed_groups, told
 from crossrank.analysis.sweeps import SweepFolder
 from crossrank.evaluation.significance import seed_variance
+from crossrank.pages.sweep_study import Importance, as_numbers, importance, is_seed, seed_groups, told
 
 
 class Table:
