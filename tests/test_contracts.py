@@ -71,15 +71,27 @@ class TestLoss:
         permuted = loss(logits[order], labels[order], query_index[order])
         torch.testing.assert_close(permuted, loss(logits, labels, query_index), rtol=1e-5, atol=1e-6)
 
-    def test_falls_when_a_positive_rises_and_when_a_negative_falls(self, choice, seed):
+    def test_where_all_score_alike_it_pulls_every_positive_up_and_every_negative_down(self, choice, seed):
+        """From other scores it need not: MSE and ListNet have a target, and LambdaLoss weighs pairs by their places."""
+        loss = built("loss", choice)
+        _, labels, query_index = batch(seed)
+        logits = torch.full((PAIRS,), 0.5, requires_grad=True)
+        loss(logits, labels, query_index).backward()
+        assert (logits.grad[labels == 1] < 0).all()
+        assert (logits.grad[labels == 0] > 0).all()
+
+    def test_training_on_it_alone_ranks_every_positive_first(self, choice, seed):
         loss = built("loss", choice)
         logits, labels, query_index = batch(seed)
-        value = loss(logits, labels, query_index)
-        for label, change in ((1, 0.5), (0, -0.5)):
-            for pair in (labels == label).nonzero().flatten()[:4]:
-                better = logits.clone()
-                better[pair] += change
-                assert loss(better, labels, query_index) < value
+        logits.requires_grad_()
+        optimizer = torch.optim.Adam([logits], lr=0.1)
+        for _ in range(150):
+            optimizer.zero_grad()
+            loss(logits, labels, query_index).backward()
+            optimizer.step()
+        worst = [logits[(query_index == q) & (labels == 1)].min() for q in range(4)]
+        best = [logits[(query_index == q) & (labels == 0)].max() for q in range(4)]
+        assert all(a > b for a, b in zip(worst, best, strict=True))
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 10, 1000, 36_151])

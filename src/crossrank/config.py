@@ -168,11 +168,19 @@ def _pool_is_deep_enough(parts: Node) -> Iterator[str]:
 
 
 def _steps_divide_into_micro_batches(parts: Node) -> Iterator[str]:
-    pairs, trainer = parts["data"].pairs_per_step, parts["trainer"]
-    if pairs % (trainer.accumulate_grad_batches * trainer.processes):
+    data, trainer = parts["data"], parts["trainer"]
+    if data.per_step % (trainer.accumulate_grad_batches * trainer.processes):
         named = f"trainer.accumulate_grad_batches = {trainer.accumulate_grad_batches}"
         more = f" times {trainer.processes} processes" if trainer.processes > 1 else ""
-        yield f"data.pairs_per_step: {pairs} is not a multiple of {named}{more}"
+        yield f"data.{data.unit}_per_step: {data.per_step} is not a multiple of {named}{more}"
+
+
+def _a_listwise_loss_sees_whole_lists(parts: Node) -> Iterator[str]:
+    if getattr(parts["loss"], "listwise", False) and parts["data"].questions_per_step is None:
+        yield (
+            f"data.questions_per_step: null spreads a question over many batches and {type(parts['loss']).__name__} "
+            "compares its documents; set it to 8, say"
+        )
 
 
 def _optimizer_accepts_its_values(parts: Node) -> Iterator[str]:
@@ -198,6 +206,7 @@ RULES: dict[Callable[[Node], Iterator[str]], tuple[str, ...]] = {  # a rule and 
     _monitor_is_produced: ("callbacks",),
     _pool_is_deep_enough: ("data", "policy"),
     _steps_divide_into_micro_batches: ("data", "trainer"),
+    _a_listwise_loss_sees_whole_lists: ("data", "loss"),
     _optimizer_accepts_its_values: ("optimizer",),
     _teacher_has_something_to_judge: ("miner",),
     _loggers_are_installed: ("logger",),

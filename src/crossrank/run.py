@@ -202,8 +202,8 @@ def _fit(
     trainer = run.trainer.build(data.max_steps, callbacks, loggers, run.run_dir)
     plan = data.plan
     log.info(
-        "training %s steps of %d pairs (%d pairs in all, %d steps an epoch), %s",
-        f"{data.max_steps:,}", plan.pairs_per_step, plan.rows, plan.steps_per_epoch, trainer.precision,
+        "training %s steps of %d %s (%d in all, %d steps an epoch), %s",
+        f"{data.max_steps:,}", plan.pairs_per_step, run.data.unit, plan.rows, plan.steps_per_epoch, trainer.precision,
     )  # fmt: skip
     state = _go_on_from(run)
     trainer.fit(module, datamodule=data, ckpt_path=state and state.file, weights_only=True)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from crossrank.data import datamodule
+from crossrank.data import micro_batches
 from crossrank.data.datamodule import Batching, PairDataModule
 from crossrank.data.miners.bm25 import BM25Miner
 from crossrank.data.miners.none import NoMiner
@@ -259,8 +259,62 @@ def test_scores_reach_the_batch_as_float32(module, tmp_path):
     assert sorted(batch.labels.tolist()) == source.pairs.labels.tolist()
 
 
+def questions_in(batch) -> list[list[tuple[tuple[int, ...], float]]]:
+    pairs = pairs_in(batch)
+    return [[pairs[i] for i in (batch.query_index == q).nonzero().flatten()] for q in batch.query_index.unique()]
+
+
+@pytest.mark.parametrize(("accumulate", "processes"), [(1, 1), (2, 1), (2, 2)])
+def test_a_step_can_be_made_of_whole_questions(module, accumulate, processes):
+    """14 questions, each with its answer and 2 negatives; 4 a step, so that the last step has 2."""
+    data = module(accumulate, policy=Policy(2), questions_per_step=4, epochs=2)
+    data.processes = processes
+    asked = []
+    for rank in range(processes):
+        data.trainer = SimpleNamespace(global_rank=rank)
+        batches = list(data.train_dataloader())
+        assert len(batches) == data.max_steps * accumulate
+        sizes = [len(questions_in(batch)) for batch in batches]
+        assert set(sizes[: 3 * accumulate]) == {4 // (accumulate * processes)}
+        for batch in batches:
+            for pairs in questions_in(batch):
+                assert sorted(label for _, label in pairs) == [0, 0, 1]
+                asked.append(tuple(sorted(pairs)))
+    epochs = 2 if accumulate * processes <= 2 else 2 * 12 / 14  # 2 questions cannot serve 4 shares
+    assert len(asked) == 14 * epochs
+    assert len(set(asked)) <= 14
+
+
+def test_the_questions_of_a_step_stand_in_the_epochs_order(module):
+    data = module(questions_per_step=5)
+    batches, order = list(data.train_dataloader()), epoch_order(14, SEED, 0)
+    wanted = [sorted(np.repeat(order[start : start + 5], 3).tolist()) for start in (0, 5, 10)]
+    firsts = [data.rows.question_tokens[q].tolist() for q in range(14)]
+    for batch, questions in zip(batches, wanted, strict=True):
+        found = [
+            next(q for q in range(14) if ids[1 : 1 + len(firsts[q])] == tuple(firsts[q])) for ids, _ in pairs_in(batch)
+        ]
+        assert sorted(found) == questions
+
+
+def test_a_training_on_questions_goes_on_where_it_stopped_and_not_as_one_on_pairs(module):
+    whole = list(module(epochs=2, questions_per_step=4).train_dataloader())
+    data = module(epochs=2, questions_per_step=4)
+    state = {**data.state_dict(), "steps": 3}
+    data.load_state_dict(state)
+    assert all(map(same, data.train_dataloader(), whole[3:]))
+    for other in (module(), module(questions_per_step=6)):
+        with pytest.raises(DataError, match=r"'questions_per_step'|'pairs_per_step'"):
+            other.load_state_dict(state)
+
+
+def test_too_few_questions_for_the_micro_batches_are_refused(module):
+    with pytest.raises(DataError, match="steps per epoch are 0: 2 questions for 8 micro-batches"):
+        module(8, source=Pairs(2), policy=Policy(1), questions_per_step=8).prepare_data()
+
+
 @pytest.mark.parametrize("resident", [1, 3])
 def test_letting_go_of_what_was_read_changes_no_batch(module, monkeypatch, resident):
     wanted = list(module(epochs=2).train_dataloader())
-    monkeypatch.setattr(datamodule, "BATCHES_RESIDENT", resident)
+    monkeypatch.setattr(micro_batches, "BATCHES_RESIDENT", resident)
     assert all(map(same, module(epochs=2).train_dataloader(), wanted))

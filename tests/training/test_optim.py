@@ -9,10 +9,11 @@ from transformers import (
     AutoModelForSequenceClassification,
     Trainer,
     TrainingArguments,
+    get_cosine_schedule_with_warmup,
     get_linear_schedule_with_warmup,
 )
 
-from crossrank.training.optim import Constant, LinearWarmup, decay_groups
+from crossrank.training.optim import Constant, CosineWarmup, LinearWarmup, decay_groups
 
 RECIPE_STEPS = 36151
 TINY = {"vocab_size": 100, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24,
@@ -29,6 +30,17 @@ def test_every_factor_equals_transformers(total, ratio):
     theirs = get_linear_schedule_with_warmup(optimizer, warmup, total).lr_lambdas[0]
     ours = LinearWarmup(ratio)
     assert [ours.factor(k, total) for k in range(total + 1)] == [theirs(k) for k in range(total + 1)]
+    theirs = get_cosine_schedule_with_warmup(optimizer, warmup, total).lr_lambdas[0]
+    ours = CosineWarmup(ratio)
+    wanted = pytest.approx([theirs(k) for k in range(total + 1)], abs=1e-12)
+    assert [ours.factor(k, total) for k in range(total + 1)] == wanted
+
+
+def test_the_cosine_falls_slowly_fast_and_slowly_and_stays_at_zero():
+    """Steps 2 to 8 of 8 are half a cosine; transformers' would rise again after the last."""
+    factors = [CosineWarmup(0.25).factor(k, 8) for k in range(11)]
+    down = [1, (1 + math.sqrt(3) / 2) / 2, 0.75, 0.5, 0.25, (1 - math.sqrt(3) / 2) / 2, 0, 0, 0]
+    assert factors == pytest.approx([0, 0.5, *down])
 
 
 def test_the_recipes_schedule_is_its_formula():
@@ -48,9 +60,10 @@ def test_constant_is_constant():
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.0, 3616])
-def test_a_warmup_that_is_no_share_of_the_steps_is_refused(ratio):
+@pytest.mark.parametrize("schedule", [LinearWarmup, CosineWarmup])
+def test_a_warmup_that_is_no_share_of_the_steps_is_refused(schedule, ratio):
     with pytest.raises(ValueError, match="share of all steps"):
-        LinearWarmup(ratio)
+        schedule(ratio)
 
 
 @pytest.mark.parametrize("model_type", ["modernbert", "bert", "roberta", "xlm-roberta", "electra", "distilbert"])

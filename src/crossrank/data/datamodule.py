@@ -5,16 +5,17 @@ of (seed, k): the position, which is in every checkpoint, is all there is to res
 """
 
 import logging
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
-from crossrank.data.batch import PairBatch, collate
+from crossrank.data.batch import PairBatch
+from crossrank.data.micro_batches import MicroBatches
 from crossrank.data.mining import Miner
 from crossrank.data.order import BatchPlan
 from crossrank.data.pairs import Source
@@ -22,60 +23,10 @@ from crossrank.data.policy import Policy
 from crossrank.data.teacher import Teacher
 from crossrank.data.tokens import PairEncoder
 from crossrank.data.training_rows import TrainingRows, prepare_rows
+from crossrank.data.whole_questions import WholeQuestions
 from crossrank.errors import DataError
 
 log = logging.getLogger(__name__)
-
-BATCHES_RESIDENT = 16  # after so many, what they were read from leaves the process's memory
-
-
-class MicroBatches(Dataset[PairBatch], Sized):
-    """All micro-batches of one process, in order; `batches[k]` is the same whenever and wherever it is asked for.
-
-    The `processes` of a training share each step's pairs, and the process of this `rank` splits its own over
-    `accumulate` micro-batches. With a `multiple` they are of few shapes, see `PairBatch.of_few_shapes`.
-    """
-
-    def __init__(
-        self,
-        rows: TrainingRows,
-        plan: BatchPlan,
-        encoder: PairEncoder,
-        steps: int,
-        accumulate: int,
-        seed: int,
-        multiple: int | None = None,
-        rank: int = 0,
-        processes: int = 1,
-    ) -> None:
-        self.rows, self.plan, self.encoder, self.steps, self.accumulate, self.seed, self.multiple = (
-            rows, plan, encoder, steps, accumulate, seed, multiple,
-        )  # fmt: skip
-        self.rank, self.processes = rank, processes
-        self._ranks = rows.ranks  # made here, once, for all workers
-        self._epoch = -1
-        self._order: Any = None
-        self._served = 0
-
-    def __len__(self) -> int:
-        return self.steps * self.accumulate
-
-    def __getitem__(self, position: int) -> PairBatch:
-        step, share = divmod(position, self.accumulate)
-        epoch = step // self.plan.steps_per_epoch
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, self.rows.order(self.seed, epoch)
-        chosen = self.plan.rows_of(step, share * self.processes + self.rank, self._order)
-        questions, documents, labels = self.rows.at(chosen, epoch)
-        pairs = [
-            (self.rows.question_tokens[q], self.rows.document_tokens[d])
-            for q, d in zip(questions, documents, strict=True)
-        ]
-        batch = collate(self.encoder, pairs, labels, questions, self._ranks[chosen])
-        self._served += 1
-        if self._served % BATCHES_RESIDENT == 0:
-            self.rows.let_go(self._order)
-        return batch.of_few_shapes(self.multiple) if self.multiple else batch
 
 
 class FromPosition(Sampler[int]):
@@ -95,8 +46,9 @@ class FromPosition(Sampler[int]):
 class Batching:
     """How long a training is and how its pairs are batched.
 
-    `pairs_per_step` pairs make one optimizer step, whatever the accumulation. The length is `max_steps` optimizer
-    steps where given, otherwise `epochs` passes. `pool_depth` candidates are mined a question (by default as many as
+    `pairs_per_step` pairs make one optimizer step, whatever the accumulation; or, where given, `questions_per_step`
+    questions with all their rows, which is what a loss over lists needs. The length is `max_steps` optimizer steps
+    where given, otherwise `epochs` passes. `pool_depth` candidates are mined a question (by default as many as
     the policy looks at), so that other policies can be tried on the same pool. `workers` processes collate.
     """
 
@@ -105,11 +57,12 @@ class Batching:
     max_steps: int | None = None
     workers: int = 0
     pool_depth: int | None = None
+    questions_per_step: int | None = None
 
     def __post_init__(self) -> None:
-        if self.pairs_per_step < 1:
+        if self.per_step < 1:
             raise ValueError(
-                f"pairs_per_step must be at least 1, got {self.pairs_per_step}: steps per epoch would be 0"
+                f"{self.unit}_per_step must be at least 1, got {self.per_step}: steps per epoch would be 0"
             )
         if self.epochs <= 0 or (self.max_steps is not None and self.max_steps < 1):
             raise ValueError(
@@ -119,6 +72,16 @@ class Batching:
             raise ValueError(f"workers counts processes and must be at least 0, got {self.workers}")
         if self.pool_depth is not None and self.pool_depth < 1:
             raise ValueError(f"pool_depth counts candidates a question and must be at least 1, got {self.pool_depth}")
+
+    @property
+    def unit(self) -> str:
+        """What a step has a fixed number of: pairs or questions."""
+        return "pairs" if self.questions_per_step is None else "questions"
+
+    @property
+    def per_step(self) -> int:
+        """How many of them."""
+        return self.pairs_per_step if self.questions_per_step is None else self.questions_per_step
 
 
 class PairDataModule(pl.LightningDataModule):
@@ -172,7 +135,8 @@ class PairDataModule(pl.LightningDataModule):
             )
             if self._plan_of(rows).steps_per_epoch == 0:
                 shares = self.accumulate * self.processes
-                raise DataError(f"steps per epoch are 0: {len(rows)} pairs for {shares} micro-batches")
+                count = self._plan_of(rows).rows
+                raise DataError(f"steps per epoch are 0: {count} {self.batching.unit} for {shares} micro-batches")
             self._rows = rows
         return self._rows
 
@@ -192,7 +156,7 @@ class PairDataModule(pl.LightningDataModule):
         """Return the micro-batches from the restored position on; collating happens in the workers."""
         batches = MicroBatches(
             self.rows, self.plan, self.encoder, self.max_steps, self.accumulate, self.seed, self.multiple,
-            self.trainer.global_rank if self.trainer else 0, self.processes,
+            self.trainer.global_rank if self.trainer else 0, self.processes, self._whole_questions(self.rows),
         )  # fmt: skip
         return DataLoader(
             batches,
@@ -229,12 +193,16 @@ class PairDataModule(pl.LightningDataModule):
         self._start = state_dict["steps"] * self.accumulate
 
     def _plan_of(self, rows: TrainingRows) -> BatchPlan:
-        return BatchPlan(len(rows), self.batching.pairs_per_step, self.accumulate * self.processes)
+        whole, shares = self._whole_questions(rows), self.accumulate * self.processes
+        return BatchPlan(len(rows if whole is None else whole), self.batching.per_step, shares)
+
+    def _whole_questions(self, rows: TrainingRows) -> WholeQuestions | None:
+        return None if self.batching.questions_per_step is None else WholeQuestions(rows)
 
     def _meaning(self) -> dict[str, Any]:
         return {
             "seed": self.seed,
-            "pairs_per_step": self.batching.pairs_per_step,
+            f"{self.batching.unit}_per_step": self.batching.per_step,
             "rows": self.rows.fingerprints["rows"],
             "tokens": self.rows.fingerprints["tokens"],
         }

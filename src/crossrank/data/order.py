@@ -30,7 +30,8 @@ class BatchPlan:
     """How an epoch of `rows` pairs is cut into optimizer steps and micro-batches.
 
     `pairs_per_step` pairs make an optimizer step, over `shares` equal micro-batches (ranks x accumulation). An
-    epoch's last step is smaller; it is dropped only when it cannot give every share a pair.
+    epoch's last step is smaller; it is dropped only when it cannot give every share a pair. Where a step is made of
+    whole questions (`WholeQuestions`), they stand in the place of pairs.
     """
 
     rows: int

@@ -11,7 +11,11 @@ from crossrank.errors import DataError
 
 
 class Loss(Protocol):
-    """What a reranker is trained on; pointwise losses ignore `query_index`, listwise ones group by it."""
+    """What a reranker is trained on; pointwise losses ignore `query_index`, listwise ones group by it.
+
+    A listwise loss says so by `listwise = True`, and is only trained on batches of whole questions. A `label_range`
+    says what labels it takes, both ends included.
+    """
 
     def __call__(self, logits: Tensor, labels: Tensor, query_index: Tensor) -> Tensor:
         """Return a scalar from logits float32[pairs], labels float32[pairs] and query_index int64[pairs]."""

@@ -18,6 +18,9 @@ from crossrank.models.cross_encoder import AttentionPath, CrossEncoder, longest_
 log = logging.getLogger(__name__)
 
 Pooling = Literal["cls", "mean"]
+# Safetensors hold tied weights once: those that were converted on the hub name the embedding after the language
+# model's head, which a reranker does not have.
+RENAMED = {"modernbert": {r"^decoder\.weight$": "model.embeddings.tok_embeddings.weight"}}
 
 
 class Backbone(Protocol):
@@ -90,7 +93,7 @@ class Pretrained:
             with or_model_error(f"{self.path} holds no weights of a {config.model_type}"):
                 classifier, report = AutoModelForSequenceClassification.from_pretrained(
                     folder, config=config, dtype=torch.float32, output_loading_info=True, use_safetensors=True,
-                    trust_remote_code=False,
+                    trust_remote_code=False, key_mapping=RENAMED.get(config.model_type),
                 )  # fmt: skip
         new = sorted(report["missing_keys"])
         backbone = f"{classifier.base_model_prefix}."

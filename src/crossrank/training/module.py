@@ -14,6 +14,7 @@ from crossrank.data.batch import PairBatch
 from crossrank.errors import ModelError
 from crossrank.losses import Loss
 from crossrank.models.cross_encoder import CrossEncoder
+from crossrank.training.layerwise import LayerwiseAdamW
 from crossrank.training.optim import OptimizerFactory, Schedule, clip_norm, decay_groups
 from crossrank.training.touched_rows import TouchedRows
 from crossrank.training.whole_step import StepMode, WholeStep
@@ -136,7 +137,8 @@ class RerankerModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule over `trainer.max_steps` updates."""
-        optimizer = self._optimizer(decay_groups(self.model))
+        grouped = self._optimizer.groups if isinstance(self._optimizer, LayerwiseAdamW) else decay_groups
+        optimizer = self._optimizer(grouped(self.model))
         total = self.trainer.max_steps
         self._base_lr = float(optimizer.param_groups[0]["lr"])
         schedule = LambdaLR(optimizer, lambda step: self._schedule.factor(step, total))

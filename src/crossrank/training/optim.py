@@ -32,8 +32,7 @@ class LinearWarmup:
     warmup_ratio: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.warmup_ratio < 1:
-            raise ValueError(f"warmup_ratio is a share of all steps, from 0 to below 1, got {self.warmup_ratio}")
+        _refuse_no_share(self.warmup_ratio)
 
     def factor(self, step: int, total: int) -> float:
         """Return the factor of update `step`, counted from 0, of `total`."""
@@ -44,12 +43,39 @@ class LinearWarmup:
 
 
 @dataclass(frozen=True)
+class CosineWarmup:
+    """From 0 up over the first `warmup_ratio` of all updates, then down half a cosine to 0 after the last.
+
+    Update k has k / w below w = ceil(warmup_ratio * N), and (1 + cos(pi (k - w) / (N - w))) / 2 from there. Source:
+    transformers' `get_cosine_schedule_with_warmup` with `warmup_ratio`.
+    """
+
+    warmup_ratio: float = 0.1
+
+    def __post_init__(self) -> None:
+        _refuse_no_share(self.warmup_ratio)
+
+    def factor(self, step: int, total: int) -> float:
+        """Return the factor of update `step`, counted from 0, of `total`; 0 after the last."""
+        warmup = math.ceil(self.warmup_ratio * total)
+        if step < warmup:
+            return step / warmup
+        passed = min(1.0, (step - warmup) / max(1, total - warmup))
+        return (1 + math.cos(math.pi * passed)) / 2
+
+
+@dataclass(frozen=True)
 class Constant:
     """The optimizer's lr at every update."""
 
     def factor(self, step: int, total: int) -> float:
         """Return 1."""
         return 1.0
+
+
+def _refuse_no_share(warmup_ratio: float) -> None:
+    if not 0 <= warmup_ratio < 1:
+        raise ValueError(f"warmup_ratio is a share of all steps, from 0 to below 1, got {warmup_ratio}")
 
 
 def clip_norm(optimizer: Optimizer, limit: float) -> None:
