@@ -20,11 +20,11 @@ def test_the_gate_of_another_root():
     cfg = OmegaConf.load(ROOT / "conf" / "rerank.yaml")
     del cfg["hydra"], cfg["defaults"]
     required = sorted(OmegaConf.missing_keys(cfg))
-    assert "documents" in required
+    assert "reranker" in required
     with pytest.raises(ConfigError) as error:
         validate(OmegaConf.merge(cfg, {"rerank_k": 0, "topk": 3}), RerankConfig)
     problems = error.value.problems
     assert [p.split(": ")[0] for p in problems] == [*required, "rerank_k", "topk"]
-    assert "documents: required and missing; give it as documents=..." in problems
+    assert "reranker: required and missing; give it as reranker=..." in problems
     assert problems[-1].endswith("did you mean 'top_k'?")
     validate(OmegaConf.merge(cfg, dict.fromkeys(required, "given")), RerankConfig)
