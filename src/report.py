@@ -31,9 +31,6 @@ def _run(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_sentence():
         sys.argv[1:] = with_run(sys.argv[1:])
-    except ValueError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        sys.exit(2)
     main()

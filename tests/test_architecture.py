@@ -24,7 +24,7 @@ LAYERS = {  # package: what of crossrank it may import besides itself
     "redaction": set(),
     "identity": set(),
     "resume": {"errors", "identity"},
-    "faults": {"errors", "redaction"},
+    "faults": {"errors", "redaction", "resume"},
     "hub": {"errors", "redaction"},
     "data": {"errors", "hub"},
     "losses": {"errors"},

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from crossrank.errors import CrossrankError, TrainingError
 from crossrank.redaction import redact
+from crossrank.resume import FAILURE
 
-FAILURE = "failure.json"
 OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
 OF_A_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.\n")
 WORKER_DIED = re.compile(r"DataLoader worker \(pid\(?s?\)? .*?\) (is killed by signal|exited unexpectedly)")

@@ -16,9 +16,9 @@ from crossrank.callbacks.provenance import changed_since
 from crossrank.config import build_training_run, write_origin
 from crossrank.data.cache import replace_text
 from crossrank.errors import CrossrankError
-from crossrank.faults import FAILURE, note_failure
+from crossrank.faults import note_failure
 from crossrank.process import prepare_process
-from crossrank.resume import RESULT
+from crossrank.resume import FAILURE, RESULT
 from crossrank.run import TrainingRun, execute
 from crossrank.training.processes import run_apart, told_by
 

@@ -16,7 +16,7 @@ from crossrank.identity import differences, identity, job_key, placed
 
 log = logging.getLogger(__name__)
 
-CONFIG, RESULT, ORIGIN = "config.yaml", "result.json", "origin.json"
+CONFIG, RESULT, ORIGIN, FAILURE = "config.yaml", "result.json", "origin.json", "failure.json"
 
 
 def register_resolvers() -> None:

@@ -133,10 +133,11 @@ def _outcome(returned: JobReturn) -> dict[str, Any]:
     from optuna.trial import TrialState
 
     from crossrank.analysis.sweeps import stored
+    from crossrank.resume import RESULT
 
     assert returned.hydra_cfg is not None
     folder = Path(returned.hydra_cfg.hydra.runtime.output_dir)
-    result = stored(folder / "result.json")
+    result = stored(folder / RESULT)
     if result.get("best_value") is None:
         return {"state": TrialState.FAIL}
     if result.get("pruned_at") is not None:

@@ -3,19 +3,10 @@ import json
 
 import pandas as pd
 import pytest
+from some_documents import DOCUMENTS, QUESTION
 
 from crossrank.errors import DataError
 from crossrank.inference.one_question import first_stage, read_documents
-
-QUESTION = "how do you write a file"
-DOCUMENTS = [
-    "open the file and write to it",
-    "rivers run down from the mountains",
-    "a python loses no line " * 20,
-    "write",
-    "rivers run down from the mountains",
-    "how do you write a file of rivers again without losing the last line",
-]
 
 
 def test_the_first_stage_keeps_all_of_a_few_documents_in_their_order():

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder
+from some_documents import DOCUMENTS, QUESTION
 
 import crossrank
 from crossrank.errors import AssetError, DataError, ModelError
@@ -23,15 +24,6 @@ from crossrank.models.export import export
 ALIKE = {"fp32": 1e-5, "bf16": 0.05}  # how far a pair's logits may lie apart, whatever it is scored with
 SENTENCE = "how do you write a file of rivers and mountains in python without losing the last line again"
 WORDS = SENTENCE.split()
-QUESTION = "how do you write a file"
-DOCUMENTS = [
-    "open the file and write to it",
-    "rivers run down from the mountains",
-    "a python loses no line " * 20,
-    "write",
-    "rivers run down from the mountains",
-    "how do you write a file of rivers again without losing the last line",
-]
 sentences = st.lists(st.sampled_from(WORDS), min_size=1, max_size=90).map(" ".join)  # of more than 64 tokens, some
 some_pairs = st.lists(st.tuples(sentences, sentences), min_size=1, max_size=9)
 unhurried = settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -79,3 +79,14 @@ def assert_blind_to_order(loss, logits: Tensor, labels: Tensor, query_index: Ten
     renamed = torch.randperm(len(logits), generator=torch.Generator().manual_seed(6))[query_index]
     value = loss(logits, labels, query_index)
     torch.testing.assert_close(loss(logits[order], labels[order], renamed[order]), value, rtol=1e-5, atol=1e-7)
+
+
+def assert_equals_the_peers_order_loss(ours, peer, seed, respect_input_order):
+    """Where no labels are equal; a peer that is told to respect the input's order is given that of the labels."""
+    logits, labels, query_index = random_lists(seed, "distinct", ties=True)
+    inputs, own = by_list(labels, query_index, labels.argsort(descending=True) if respect_input_order else None)
+    assert_same(
+        lambda z: ours()(z, labels, query_index),
+        lambda z: peer(Given(z), respect_input_order=respect_input_order)(inputs, own),
+        logits,
+    )

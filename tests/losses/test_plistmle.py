@@ -5,6 +5,7 @@ import torch
 from peer_losses import (
     Given,
     assert_blind_to_order,
+    assert_equals_the_peers_order_loss,
     assert_gradient_is_that_of_differences,
     assert_same,
     by_list,
@@ -20,14 +21,7 @@ from crossrank.losses.plistmle import PListMLE
 @pytest.mark.parametrize("respect_input_order", [True, False])
 @pytest.mark.parametrize("seed", range(3))
 def test_value_and_gradient_equal_sentence_transformers(seed, respect_input_order):
-    """Where no labels are equal; told to respect the input's order, it is given that of the labels."""
-    logits, labels, query_index = random_lists(seed, "distinct", ties=True)
-    inputs, own = by_list(labels, query_index, labels.argsort(descending=True) if respect_input_order else None)
-    assert_same(
-        lambda z: PListMLE()(z, labels, query_index),
-        lambda z: PListMLELoss(Given(z), respect_input_order=respect_input_order)(inputs, own),
-        logits,
-    )
+    assert_equals_the_peers_order_loss(PListMLE, PListMLELoss, seed, respect_input_order)
 
 
 def test_long_lists_equal_the_peers_that_rescales_them_too():

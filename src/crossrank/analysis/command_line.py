@@ -4,6 +4,8 @@ import os
 import re
 from collections.abc import Sequence
 
+from crossrank.errors import DataError
+
 TAKE_A_WORD = {  # Hydra's options whose next word is theirs
     "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
     "--experimental-rerun", "--info", "-i",
@@ -16,11 +18,11 @@ def with_systems(arguments: Sequence[str]) -> list[str]:
     A word with "=" counts too where a file or a folder is called so; options of Hydra and their values do not count.
 
     Raises:
-        ValueError: systems are given both ways.
+        DataError: systems are given both ways.
     """
     words, rest = _words(arguments)
     if words and any(word.lstrip("+").startswith("systems=") for word in rest):
-        raise ValueError(f"systems are given both as words ({', '.join(words)}) and as systems=[...]; give them once")
+        raise DataError(f"systems are given both as words ({', '.join(words)}) and as systems=[...]; give them once")
     return [*rest, f"systems=[{','.join(map(quoted, words))}]"] if words else rest
 
 
@@ -28,12 +30,12 @@ def with_run(arguments: Sequence[str]) -> list[str]:
     """Return a command line whose one word without "=" is Hydra's run=...; words are told apart as for systems.
 
     Raises:
-        ValueError: more than one run is given.
+        DataError: more than one run is given.
     """
     words, rest = _words(arguments)
     given = [*words, *(word for word in rest if word.lstrip("+").startswith("run="))]
     if len(given) > 1:
-        raise ValueError(f"one run at a time, got {len(given)}: {', '.join(given)}")
+        raise DataError(f"one run at a time, got {len(given)}: {', '.join(given)}")
     return [*rest, f"run={quoted(words[0])}"] if words else rest
 
 

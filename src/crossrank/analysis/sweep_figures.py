@@ -9,7 +9,7 @@ from pandas import DataFrame
 from crossrank.analysis.chosen import best_step
 from crossrank.analysis.explorer import query_rows
 from crossrank.analysis.runs import RunFolder
-from crossrank.analysis.sweeps import SweepFolder
+from crossrank.analysis.sweeps import SweepFolder, short
 from crossrank.errors import DataError
 from crossrank.evaluation.significance import Interval, stratified_interval
 
@@ -105,12 +105,8 @@ def _told(sweep: SweepFolder) -> DataFrame:
 
 
 def _label(sweep: SweepFolder, row: Mapping[Any, Any], keys: list[str] | None = None) -> str:
-    told = [f"{key.rpartition('.')[2]}={_short(row[key])}" for key in (sweep.choices if keys is None else keys)]
+    told = [f"{key.rpartition('.')[2]}={short(row[key])}" for key in (sweep.choices if keys is None else keys)]
     return ", ".join(told) or str(row["job"])
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _interval(run: RunFolder) -> Interval:

@@ -14,9 +14,9 @@ from crossrank.analysis.runs import RunFolder
 from crossrank.analysis.sections import Section
 from crossrank.errors import DataError
 from crossrank.identity import flat, identity
-from crossrank.resume import CONFIG, ORIGIN, RESULT, read_config
+from crossrank.resume import CONFIG, FAILURE, ORIGIN, RESULT, read_config
 
-JOB, FAILURE = "job.json", "failure.json"
+JOB = "job.json"
 FACTS = ["job", "state", "error", "value", "best_step", "seconds"]
 OF_THE_SWEEP = (
     "sweep=",
@@ -52,7 +52,7 @@ class SweepFolder:
                 f"{self.path}: no job of a sweep lies there; give a sweep's folder, such as runs/quickstart/lr_sweep"
             )
 
-    @property
+    @cached_property
     def _folders(self) -> list[Path]:
         return sorted(file.parent for file in self.path.glob(f"*/{JOB}"))
 
@@ -70,12 +70,16 @@ class SweepFolder:
     @cached_property
     def _told(self) -> list[dict[str, Any]]:
         """What each job's words say, and what its config says besides."""
-        return [_config(folder) | _words(folder) for folder in self._folders]
+        return [_config(folder) | words for folder, words in zip(self._folders, self._words, strict=True)]
+
+    @cached_property
+    def _words(self) -> list[dict[str, Any]]:
+        return [_words(folder) for folder in self._folders]
 
     @cached_property
     def choices(self) -> list[str]:
         """The keys, with dots, or groups of the config in which the jobs differ, of those that their words name."""
-        named = dict.fromkeys(key for folder in self._folders for key in _words(folder))
+        named = dict.fromkeys(key for words in self._words for key in words)
         keys = named or dict.fromkeys(key for told in self._told for key in told if not key.startswith("logger"))
         return [key for key in keys if len({repr(told[key]) for told in self._told if key in told}) > 1]
 
@@ -153,11 +157,14 @@ def _words(folder: Path) -> dict[str, Any]:
     return {key: value["value"] for (key, _, _), value in zip(pairs, values, strict=True) if "value" in value}
 
 
+def told(value: Any) -> str:
+    """Return a choice as a config says it; what a table of numbers holds as NaN was null."""
+    return "null" if value is None or value != value else str(value)
+
+
 def short(value: Any) -> str:
-    """Return a choice for a table, a drawn number with its first 4 digits; what is NaN there was null."""
-    if value is None or value != value:
-        return "null"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    """Return a choice for a table, as `told`, but a drawn number with its first 4 digits."""
+    return f"{value:.4g}" if isinstance(value, float) and value == value else told(value)
 
 
 def _number(value: float, digits: str) -> str:

@@ -20,7 +20,7 @@ class RunProgress(ProgressBar):
     @property
     def shown(self) -> bool:
         """Whether a person sees it; else `Throughput` logs lines."""
-        return self._advance is not None and on_terminal()
+        return self._advance is not None
 
     def disable(self) -> None:
         """Show nothing: of several processes the first alone does."""
@@ -28,8 +28,8 @@ class RunProgress(ProgressBar):
         self._advance = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the bar at the step that a run goes on from."""
-        if trainer.is_global_zero:
+        """Open the bar at the step that a run goes on from, where there is a terminal."""
+        if trainer.is_global_zero and on_terminal():
             bar = progress("training", trainer.max_steps, trainer.global_step, lines=False)
             self._advance = self._open.enter_context(bar)
 

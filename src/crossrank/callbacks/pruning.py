@@ -24,16 +24,18 @@ class Pruning(pl.Callback):
         self.pruned_at: int | None = None
         self._told = 0  # the step of the last evaluation that the study knows
         self._trial: Any = None
+        self._evaluation: PeriodicEvaluation | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Find the run's trial."""
+        """Find the run's trial, and what evaluates it."""
+        self._evaluation = next((c for c in trainer.callbacks if isinstance(c, PeriodicEvaluation)), None)  # type: ignore[attr-defined]
         self._trial = trial_of(self.run_dir) if trainer.is_global_zero else None
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Tell of an evaluation that was made at this step; the evaluation's callback comes before this one."""
-        evaluation = next((c for c in trainer.callbacks if isinstance(c, PeriodicEvaluation)), None)  # type: ignore[attr-defined]
+        evaluation = self._evaluation
         if evaluation is None or not self._told < evaluation.last_step == trainer.global_step:
             return
         self._told = evaluation.last_step

@@ -10,9 +10,10 @@ import pandas as pd
 from plotly import graph_objects as go
 
 from crossrank.analysis.runs import RunFolder
+from crossrank.analysis.sweeps import told
 from crossrank.evaluation.significance import Interval
 from crossrank.pages.plots import colour, figure, intervals, label, thinned
-from crossrank.pages.sweep_study import LOGARITHMIC, SeedGroup, as_numbers, told
+from crossrank.pages.sweep_study import LOGARITHMIC, SeedGroup, as_numbers
 
 MOST_TICKS = 6
 NEAR = 0.06  # of an axis; ticks that are nearer would overlap

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from crossrank.analysis.alignment import align
-from crossrank.analysis.sweeps import SweepFolder
+from crossrank.analysis.sweeps import SweepFolder, told
 from crossrank.analysis.systems import System, stored_rows
 from crossrank.errors import DataError
 from crossrank.evaluation.significance import SeedVariance, seed_variance
@@ -53,11 +53,6 @@ class SeedGroup:
 def is_seed(key: str) -> bool:
     """Return whether a key of the config, with dots, is a seed."""
     return key.rpartition(".")[2] == SEED
-
-
-def told(value: Any) -> str:
-    """Return a choice as a config says it; what a table of numbers holds as NaN was null."""
-    return "null" if value is None or value != value else str(value)
 
 
 def done(sweep: SweepFolder) -> pd.DataFrame:
