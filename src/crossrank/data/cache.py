@@ -18,6 +18,8 @@ from crossrank.data.fingerprint import file_fingerprints
 from crossrank.data.progress import progress
 from crossrank.errors import CacheError
 
+FULL = (errno.ENOSPC, errno.EDQUOT)  # no room on the disk, or in what one may use of it
+DENIED = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)  # a place that cannot be written
 CONTENTS = "content.json"  # in each cache folder: the hashes of its other files when it was built
 
 
@@ -205,13 +207,13 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             free = shutil.disk_usage(_existing(folder)).free / 1e9
             raise CacheError(
                 f"the disk is full while writing {folder} ({free:.2f} GB free); free some space or choose another "
                 "place with cache_dir=FOLDER"
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in DENIED:
             raise CacheError(
                 f"cannot write {folder}: {error.strerror}; choose another place with cache_dir=FOLDER"
             ) from error

@@ -1,6 +1,5 @@
 """A folder that fills with scores part by part, and can be gone on with after a kill."""
 
-import errno
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from crossrank.data.cache import replace_text, sync
+from crossrank.data.cache import DENIED, FULL, replace_text, sync
 from crossrank.errors import CacheError, DataError, ResumeError
 from crossrank.inference.evaluation_run import TAG
 
@@ -128,11 +127,11 @@ def opened(folder: Path, inputs: Mapping[str, Any]) -> Iterator[RerankOutput]:
     except Timeout as error:
         raise ResumeError(f"another process is writing to {folder}; wait for it or give another output=") from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             raise CacheError(
                 f"the disk is full while writing {folder}: free some space and give the same command again, which "
                 "goes on from the last part"
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in DENIED:
             raise CacheError(f"cannot write {folder}: {error.strerror}; give another output=FOLDER") from error
         raise
