@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from crossrank.data.tokens import PairEncoder
 from crossrank.models.cross_encoder import CrossEncoder
+from crossrank.models.lora import merged_state
 
 log = logging.getLogger(__name__)
 
@@ -23,15 +24,18 @@ SPECIAL_TOKENS = ("cls_token", "sep_token", "pad_token", "mask_token", "unk_toke
 
 
 def export(model: CrossEncoder, encoder: PairEncoder, folder: Path) -> Path:
-    """Write the model into `folder`, replacing what is there; the folder is whole or absent."""
-    log.info("exporting %s parameters", f"{sum(weight.numel() for weight in model.parameters()):,}")
+    """Write the model into `folder`, replacing what is there; the folder is whole or absent.
+
+    Adapters are added to the matrices they stand beside, so that a plain model is written; `model` stays as it is.
+    """
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     _write_json(temporary / "config.json", _config(model))
     _write_json(temporary / "tokenizer_config.json", _tokenizer_config(encoder))
     encoder.tokenizer.backend_tokenizer.save(str(temporary / "tokenizer.json"))
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.classifier.state_dict().items()}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in merged_state(model.classifier).items()}
+    log.info("exporting %s parameters", f"{sum(weight.numel() for weight in weights.values()):,}")
     save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
