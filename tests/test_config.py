@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+import torch
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
 
@@ -223,6 +224,14 @@ IMPOSSIBLE = {
     ),
     ("data.pairs_per_step=9", "trainer.accumulate_grad_batches=2"): ("data.pairs_per_step", "9 is not a multiple"),
     ("data.questions_per_step=9", "trainer.accumulate_grad_batches=2"): ("data.questions_per_step", "9 is not a"),
+    ("callbacks=[throughput,ema]", "~callbacks.evaluation", "~callbacks.checkpoint"): (
+        "callbacks.ema",
+        "an average is judged by evaluating it, and no callback evaluates",
+    ),
+    ("callbacks=[evaluation,throughput,checkpoint,ema]", "trainer=fsdp"): (
+        "callbacks.ema",
+        "no process has all weights",
+    ),
     ("loss=listnet", "data.questions_per_step=null"): (
         "data.questions_per_step",
         "null spreads a question over many batches and ListNet compares its documents; set it to 8, say",
@@ -236,6 +245,15 @@ def test_impossible_combination(overrides):
     (problem,) = problems_of(*overrides)
     assert problem.startswith(f"{path}: ")
     assert reason in problem
+
+
+def test_what_no_process_has_whole_is_not_averaged(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    callbacks = "callbacks=[evaluation,throughput,checkpoint,checkpoint_mean]"
+    build_training_run(smoke(callbacks, "trainer=ddp", "trainer.devices=2"))
+    assert problems_of(callbacks, "trainer=fsdp", "trainer.devices=2") == [
+        "callbacks.checkpoint_mean: under fsdp no process has all weights to average; use trainer=ddp"
+    ]
 
 
 def test_combinations_at_the_limit_are_possible():

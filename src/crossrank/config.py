@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from crossrank.callbacks.averaging import Averaging
 from crossrank.callbacks.evaluation import PeriodicEvaluation
 from crossrank.data.cache import replace_text
 from crossrank.data.miners.none import NoMiner
@@ -202,6 +203,16 @@ def _teacher_has_something_to_judge(parts: Node) -> Iterator[str]:
         yield "teacher: it judges what a miner finds, and miner=none finds nothing; leave one of them out"
 
 
+def _averages_can_be_made_and_judged(parts: Node) -> Iterator[str]:
+    averages = [name for name, callback in parts["callbacks"].items() if isinstance(callback, Averaging)]
+    evaluated = any(isinstance(callback, PeriodicEvaluation) for callback in parts["callbacks"].values())
+    for name in averages:
+        if not evaluated:
+            yield f"callbacks.{name}: an average is judged by evaluating it, and no callback evaluates; add evaluation"
+        if parts["trainer"].strategy == "fsdp":
+            yield f"callbacks.{name}: under fsdp no process has all weights to average; use trainer=ddp"
+
+
 RULES: dict[Callable[[Node], Iterator[str]], tuple[str, ...]] = {  # a rule and the parts that it reads
     _monitor_is_produced: ("callbacks",),
     _pool_is_deep_enough: ("data", "policy"),
@@ -210,4 +221,5 @@ RULES: dict[Callable[[Node], Iterator[str]], tuple[str, ...]] = {  # a rule and 
     _optimizer_accepts_its_values: ("optimizer",),
     _teacher_has_something_to_judge: ("miner",),
     _loggers_are_installed: ("logger",),
+    _averages_can_be_made_and_judged: ("callbacks", "trainer"),
 }
