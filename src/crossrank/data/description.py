@@ -35,7 +35,7 @@ def write_description(index: PairIndex, rows: Path, folder: Path) -> None:
 
 
 def described(rows: "TrainingRows", cache_dir: Path, encoder: PairEncoder) -> dict[str, Any]:
-    """Return what `write_description` wrote of the rows, with the numbers of rows, questions and documents, and tokens of pairs.
+    """Return what `write_description` wrote of the rows, how many there are, of how many texts, and tokens of pairs.
 
     A pair's tokens are counted uncut, with the special ones; `cut` is the share of the first rows that have more than
     the encoder's `max_length`.
