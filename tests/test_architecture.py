@@ -82,7 +82,19 @@ LAYERS = {  # package: what of crossrank it may import besides itself
     "verify": {"errors", "resume", "data", "callbacks", "training", "config"},
     "gate": {"errors"},
     "schema": {"evaluation", "analysis", "gate"},
-    "config": {"errors", "identity", "resume", "redaction", "data", "evaluation", "callbacks", "run", "gate", "schema"},
+    "config": {
+        "errors",
+        "identity",
+        "resume",
+        "redaction",
+        "data",
+        "evaluation",
+        "models",
+        "callbacks",
+        "run",
+        "gate",
+        "schema",
+    },
     "__init__": {"errors", "inference"},
 }
 

@@ -224,13 +224,10 @@ IMPOSSIBLE = {
     ),
     ("data.pairs_per_step=9", "trainer.accumulate_grad_batches=2"): ("data.pairs_per_step", "9 is not a multiple"),
     ("data.questions_per_step=9", "trainer.accumulate_grad_batches=2"): ("data.questions_per_step", "9 is not a"),
+    ("adapter=lora", "model.attention=fused"): ("model.attention", "no place for adapters; set it to auto or packed"),
     ("callbacks=[throughput,ema]", "~callbacks.evaluation", "~callbacks.checkpoint"): (
         "callbacks.ema",
         "an average is judged by evaluating it, and no callback evaluates",
-    ),
-    ("callbacks=[evaluation,throughput,checkpoint,ema]", "trainer=fsdp"): (
-        "callbacks.ema",
-        "no process has all weights",
     ),
     ("loss=listnet", "data.questions_per_step=null"): (
         "data.questions_per_step",

@@ -78,7 +78,7 @@ def same_run(one, other):
 
 
 ADAPTED = [
-    "model=lora", "model@model.base=tiny", "model.rank=4", "model.dropout=0.2",
+    "adapter=lora", "adapter.rank=4", "adapter.dropout=0.2",
     "callbacks.checkpoint_mean.rule.count=2",
     "callbacks=[health,evaluation,throughput,progress,checkpoint,provenance,ema,checkpoint_mean]",
 ]  # fmt: skip

@@ -28,6 +28,7 @@ from crossrank.errors import ConfigError
 from crossrank.evaluation import Evaluator, metric_names, produced_keys
 from crossrank.gate import Node, build, examine, leaves, wrong_kind
 from crossrank.identity import differences, identity
+from crossrank.models.lora import Adapter
 from crossrank.redaction import redact, secrets_in
 from crossrank.resume import ORIGIN
 from crossrank.run import TrainingRun
@@ -36,6 +37,7 @@ from crossrank.schema import AuditConfig, AuditSettings, CompareConfig, Evaluate
 log = logging.getLogger(__name__)
 
 COMPONENTS = ("source", "miner", "policy", "data", "model", "loss", "optimizer", "schedule", "trainer")
+OPTIONAL = {"teacher": Teacher, "adapter": Adapter}
 EXTRAS = {"TensorBoardLogger": "tensorboard", "TrackioLogger": "trackio"}  # a logger: the package and extra it needs
 
 
@@ -49,8 +51,7 @@ def build_training_run(cfg: DictConfig, resumed: bool = False, schema: type[RunC
     raw, tree, problems = examine(cfg, schema)
     problems += secrets_in(leaves(tree))
     parts: dict[str, Any] = {name: build(name, tree.get(name), raw, problems) for name in COMPONENTS}
-    if tree.get("teacher") is not None:
-        parts["teacher"] = build("teacher", tree["teacher"], raw, problems)
+    parts |= {name: build(name, tree[name], raw, problems) for name in OPTIONAL if tree.get(name) is not None}
     for group in ("callbacks", "logger"):
         nodes = tree[group] if isinstance(tree.get(group), Mapping) else {}
         parts[group] = {key: build(f"{group}.{key}", node, raw, problems) for key, node in nodes.items()}
@@ -143,8 +144,8 @@ def _wrong_kinds(parts: dict[str, Any]) -> Iterator[str]:
     kinds = typing.get_type_hints(TrainingRun) | {"optimizer": None}
     for name in COMPONENTS:
         yield from wrong_kind(name, parts.get(name), kinds[name])
-    if parts.get("teacher") is not None:
-        yield from wrong_kind("teacher", parts["teacher"], Teacher)
+    for name, kind in OPTIONAL.items():
+        yield from wrong_kind(name, parts.get(name), kind)
     for key, callback in parts.get("callbacks", {}).items():
         yield from wrong_kind(f"callbacks.{key}", callback, pl.Callback)
         for name, evaluator in callback.evaluators.items() if isinstance(callback, PeriodicEvaluation) else ():
@@ -203,6 +204,11 @@ def _teacher_has_something_to_judge(parts: Node) -> Iterator[str]:
         yield "teacher: it judges what a miner finds, and miner=none finds nothing; leave one of them out"
 
 
+def _adapters_have_a_place(parts: Node) -> Iterator[str]:
+    if parts.get("adapter") is not None and getattr(parts["model"], "attention", None) == "fused":
+        yield "model.attention: the fused forward has no place for adapters; set it to auto or packed, or adapter=null"
+
+
 def _averages_can_be_made_and_judged(parts: Node) -> Iterator[str]:
     averages = [name for name, callback in parts["callbacks"].items() if isinstance(callback, Averaging)]
     evaluated = any(isinstance(callback, PeriodicEvaluation) for callback in parts["callbacks"].values())
@@ -221,5 +227,6 @@ RULES: dict[Callable[[Node], Iterator[str]], tuple[str, ...]] = {  # a rule and 
     _optimizer_accepts_its_values: ("optimizer",),
     _teacher_has_something_to_judge: ("miner",),
     _loggers_are_installed: ("logger",),
+    _adapters_have_a_place: ("model",),
     _averages_can_be_made_and_judged: ("callbacks", "trainer"),
 }

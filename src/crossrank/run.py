@@ -40,6 +40,7 @@ from crossrank.hub import Asset, require
 from crossrank.losses import Loss, refuse_labels
 from crossrank.models.backbones import Backbone
 from crossrank.models.export import export
+from crossrank.models.lora import Adapter
 from crossrank.outcome import Result, Trained, write_metrics, write_outcome
 from crossrank.reports import write_run_report
 from crossrank.resume import refuse_or_warn
@@ -74,6 +75,7 @@ class TrainingRun:
     callbacks: Mapping[str, pl.Callback] = field(default_factory=dict)
     loggers: Mapping[str, Callable[[], Logger]] = field(default_factory=dict)
     teacher: Teacher | None = None
+    adapter: Adapter | None = None
     calibration: CalibrationMethod = "platt"
     resumed: bool = False  # it goes on where `run_dir` stopped
     resume_anyway: bool = False  # even where code, packages or data are not what they were
@@ -191,7 +193,10 @@ def _train(
         facts = described(data.rows, run.cache_dir, data.encoder) | {"steps_per_epoch": data.plan.steps_per_epoch}
         replace_text(run.run_dir / RECORD_OF_DATA, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     refuse_labels(run.loss, data.rows.labels)
-    module = RerankerModule(run.model.build(run.seed), run.loss, run.optimizer, run.schedule, run.trainer.step_mode)
+    model = run.model.build(run.seed)
+    if run.adapter is not None:
+        model = run.adapter.adapt(model, run.seed)
+    module = RerankerModule(model, run.loss, run.optimizer, run.schedule, run.trainer.step_mode)
     module.lineage = data.rows.lineage.ids
     trainer = _fit(run, module, data, loggers)
     averages = {name: callback for name, callback in run.callbacks.items() if isinstance(callback, Averaging)}

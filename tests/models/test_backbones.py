@@ -218,8 +218,6 @@ def test_the_pooling_of_every_modernbert_can_be_chosen_on_the_command_line(name)
 
     assert len(MODERNBERTS) > 5
     assert build_training_run(smoke(f"model={name}", "model.pooling=cls")).model.pooling == "cls"
-    adapted = smoke("model=lora", f"model@model.base={name}", "model.base.pooling=cls")
-    assert build_training_run(adapted).model.base.pooling == "cls"
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])

@@ -18,7 +18,7 @@ from crossrank.losses.bce import WeightedBCE
 from crossrank.models.backbones import Pretrained, RandomInit
 from crossrank.models.cross_encoder import CrossEncoder
 from crossrank.models.export import export
-from crossrank.models.lora import LoRA, adapt, merged_state
+from crossrank.models.lora import LoRA, merged_state
 from crossrank.training.layerwise import LayerwiseAdamW
 from crossrank.training.optim import decay_groups
 
@@ -31,8 +31,7 @@ LAYERS = {"bert": 6, "modernbert": 4, "roberta": 6, "electra": 6}  # linear laye
 def _adapted(kind, **settings):
     """Return a plain classifier and a copy with adapters that do something: B is zero in a new one."""
     plain = _classifier(kind)
-    adapted = copy.deepcopy(plain)
-    adapt(adapted, LoRA(TINY, RANK, ALPHA, **settings), seed=3)
+    adapted = LoRA(RANK, ALPHA, **settings).adapt(CrossEncoder(copy.deepcopy(plain)), seed=3).classifier
     generator = torch.Generator().manual_seed(4)
     for name, parameter in adapted.named_parameters():
         if ".lora_B." in name:
@@ -125,18 +124,17 @@ def test_a_plain_classifiers_state_is_its_own():
 
 
 @pytest.mark.parametrize("model_type", ["bert", "modernbert"])
-def test_a_new_one_is_a_function_of_the_seed_and_scores_as_its_base(model_type, encoder, caplog):
-    base = RandomInit(MINILM, model_type, hidden_size=16)
-    lora, before = LoRA(base, rank=2), torch.get_rng_state()
-    first, again, other = (lora.build(seed).state_dict() for seed in (1, 1, 2))
+def test_a_new_one_is_a_function_of_the_seed_and_scores_as_before(model_type, encoder, caplog):
+    backbone, before = RandomInit(MINILM, model_type, hidden_size=16), torch.get_rng_state()
+    first, again, other = (LoRA(2).adapt(backbone.build(1), seed).state_dict() for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(value, again[name]) for name, value in first.items())
-    assert not any(torch.equal(value, other[name]) for name, value in first.items() if ".lora_A." in name)
-    model = lora.build(1)
+    assert {name for name, value in first.items() if not torch.equal(value, other[name])} == {
+        name for name in first if ".lora_A." in name
+    }
+    model = LoRA(2).adapt(backbone.build(1), 1)
     assert all(module.training for module in model.modules())
-    torch.testing.assert_close(model(_batch(encoder)), base.build(1)(_batch(encoder)), atol=1e-6, rtol=0)
-    assert lora.assets() == base.assets()
-    assert lora.encoder().fingerprint == base.encoder().fingerprint
+    torch.testing.assert_close(model(_batch(encoder)), backbone.build(1)(_batch(encoder)), atol=1e-6, rtol=0)
 
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     trained, total = sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
@@ -144,10 +142,11 @@ def test_a_new_one_is_a_function_of_the_seed_and_scores_as_its_base(model_type, 
     assert f"no fused forward for adapted {model_type}: its own modules are used" in caplog.text
 
 
-def test_the_base_says_how_attention_is_computed_and_whether_layers_are_recomputed():
-    padded = LoRA(RandomInit(MINILM, hidden_size=16, attention="padded", recompute=True)).build(0)
+def test_how_attention_is_computed_and_whether_layers_are_recomputed_stays():
+    padded = LoRA().adapt(RandomInit(MINILM, hidden_size=16, attention="padded", recompute=True).build(0), 0)
     assert (padded.attention, padded.recompute, padded.adapted) == ("padded", True, True)
-    assert (LoRA(TINY).build(0).attention, TINY.build(0).adapted) == ("packed", False)
+    assert (TINY.build(0).attention, TINY.build(0).adapted) == ("fused", False)
+    assert LoRA().adapt(TINY.build(0), 0).attention == "packed"
 
 
 def test_dropout_acts_on_what_goes_into_the_adapters_in_training_only(encoder):
@@ -176,19 +175,19 @@ def test_layers_can_be_named_by_the_last_part_of_their_names(kind, wanted, layer
 
 
 def test_a_layer_that_is_not_there_is_named_with_those_that_are():
-    lora = LoRA(RandomInit(MINILM, "bert", hidden_size=16), target_modules=["query", "Wqkv"])
+    model = RandomInit(MINILM, "bert", hidden_size=16).build(0)
     with pytest.raises(ModelError, match="bert's is called 'Wqkv'; target_modules can name: query, key, value, dense"):
-        lora.build(0)
+        LoRA(target_modules=["query", "Wqkv"]).adapt(model, 0)
 
 
 def test_the_optimizer_holds_nothing_for_what_is_frozen():
-    model = LoRA(RandomInit(MINILM, "bert", hidden_size=16), rank=2).build(0)
+    model = LoRA(2).adapt(RandomInit(MINILM, "bert", hidden_size=16).build(0), 0)
     chosen = {id(p) for group in decay_groups(model) for p in group["params"]}
     assert chosen == {id(p) for p in model.parameters() if p.requires_grad}
 
 
 def test_layerwise_rates_are_those_of_the_layers_that_adapters_stand_in():
-    model = LoRA(RandomInit(MINILM, "bert", hidden_size=16, layers=2), rank=2).build(0)
+    model = LoRA(2).adapt(RandomInit(MINILM, "bert", hidden_size=16, layers=2).build(0), 0)
     groups = LayerwiseAdamW(lr=1.0, layer_decay=0.5).groups(model)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     rates = {names[id(p)]: group["lr"] for group in groups for p in group["params"]}
@@ -211,21 +210,19 @@ def test_an_adapted_model_finds_its_way_and_is_refused_the_fused_one(caplog):
         ({"rank": 0}, "rank must be at least 1, got 0"),
         ({"alpha": 0}, "alpha, by which the adapters are scaled, must be at least 1, got 0"),
         ({"dropout": 1.0}, "from 0 to below 1, got 1.0"),
-        ({"base": LoRA(TINY)}, "base is adapted already"),
-        ({"base": RandomInit(MINILM, attention="fused")}, "no place for adapters; set base.attention=packed or auto"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        LoRA(**{"base": TINY, **settings})
+        LoRA(**settings)
 
 
 def test_without_peft_the_gate_names_the_extra(monkeypatch):
     from test_configs import composed
 
-    cfg = composed("experiment=smoke", "run_dir=nowhere", "model=lora", "model@model.base=tiny")
-    assert build_training_run(cfg).model == LoRA(RandomInit(MINILM, attention="packed"))
+    cfg = composed("experiment=smoke", "run_dir=nowhere", "adapter=lora")
+    assert build_training_run(cfg).adapter == LoRA()
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "peft" else find_spec(name))
-    with pytest.raises(ConfigError, match=r"model: LoRA needs peft, which is not installed; .* -e '\.\[lora\]'"):
+    with pytest.raises(ConfigError, match=r"adapter: LoRA needs peft, which is not installed; .* -e '\.\[lora\]'"):
         build_training_run(cfg)

@@ -1,18 +1,15 @@
-"""LoRA: a backbone whose matrices stay as they are, each with a trained product of two small ones beside it."""
+"""LoRA: matrices stay as they are, and beside each a product of two small ones is trained."""
 
 import importlib.util
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from crossrank.data.tokens import PairEncoder
 from crossrank.errors import ModelError
-from crossrank.hub import Asset
-from crossrank.models.backbones import Backbone
 from crossrank.models.cross_encoder import AttentionPath, CrossEncoder
 
 log = logging.getLogger(__name__)
@@ -21,24 +18,31 @@ ADAPTER = "default"  # peft's own name of the only one
 WITHIN = ".base_layer."  # stands in the name of a parameter that peft has put something around
 
 
+class Adapter(Protocol):
+    """A description of what is trained in place of all of a model's parameters."""
+
+    def adapt(self, model: CrossEncoder, seed: int) -> CrossEncoder:
+        """Return the model, adapted in place, in training mode, what is new drawn from `seed`."""
+        ...
+
+
 @dataclass(frozen=True)
 class LoRA:
-    """The backbone `base`, of which only low-rank adapters and the head are trained.
+    """Low-rank adapters: of a model they and its head are all that is trained.
 
     A linear layer W becomes W + alpha / rank * B A with A [rank, in] drawn from the seed and B [out, rank] zero, so
-    that the untrained model is that of `base`. `target_modules` names the layers by the last part of their names, such
+    that an untrained model scores as it did. `target_modules` names the layers by the last part of their names, such
     as `query` or `Wqkv`; by default it is every linear layer of every encoder layer. The head, which is all that stands
     between the last encoder layer and the logit, BERT's pooler with it, is trained as it is. `dropout` is that of what
     goes into A.
 
     The adapters are peft's; what is exported has them added to the matrices and needs no peft. The fused forward reads
-    plain matrices only, so an adapted model is computed by the backbone's own modules: on packed rows, or padded where
-    `base` says so.
+    plain matrices only, so the backbone's own modules compute an adapted model: on packed rows, or on padded ones where
+    the model was to be padded.
 
     Source: Hu et al., LoRA, ICLR 2022; all linear layers: Dettmers et al., QLoRA, NeurIPS 2023.
     """
 
-    base: Backbone
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.0
@@ -51,54 +55,29 @@ class LoRA:
             raise ValueError(f"alpha, by which the adapters are scaled, must be at least 1, got {self.alpha}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is a probability, from 0 to below 1, got {self.dropout}")
-        if isinstance(self.base, LoRA):
-            raise ValueError("base is adapted already; give it a backbone that is not")
-        if getattr(self.base, "attention", None) == "fused":
-            raise ValueError("the fused forward has no place for adapters; set base.attention=packed or auto")
         if importlib.util.find_spec("peft") is None:
             raise ValueError("LoRA needs peft, which is not installed; pip install -e '.[lora]'")
 
-    def assets(self) -> Sequence[Asset]:
-        """Return what the base fetches."""
-        return self.base.assets()
-
-    def encoder(self) -> PairEncoder:
-        """Return the base's tokenizer."""
-        return self.base.encoder()
-
-    def build(self, seed: int) -> CrossEncoder:
-        """Return the base with adapters, in training mode, all that is new drawn from `seed`.
+    def adapt(self, model: CrossEncoder, seed: int) -> CrossEncoder:
+        """Put adapters beside the model's linear layers and freeze all but them and the head.
 
         Raises:
-            ModelError: the base cannot be built, or has no linear layer of a name in `target_modules`.
+            ModelError: the model has no linear layer of a name in `target_modules`.
         """
-        model = self.base.build(seed)
-        adapt(model.classifier, self, seed)
-        _log_trained(model.classifier)
+        from peft import LoraConfig, inject_adapter_in_model
+
+        classifier: Any = model.classifier
+        head = _head(classifier)
+        targets = _targets(classifier, self.target_modules)
+        config = LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=targets)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            inject_adapter_in_model(config, classifier)
+        for parameter in head:
+            parameter.requires_grad_(True)
+        _log_trained(classifier)
         attention: AttentionPath = "auto" if model.attention == "fused" else model.attention
-        return CrossEncoder(model.classifier, attention, model.recompute).train()
-
-
-def adapt(classifier: Any, settings: LoRA, seed: int) -> None:
-    """Put adapters beside the linear layers of a classifier, in place, and leave them and the head alone to be trained.
-
-    Raises:
-        ModelError: no linear layer has a name that is wanted.
-    """
-    from peft import LoraConfig, inject_adapter_in_model
-
-    head = _head(classifier)
-    config = LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        target_modules=_targets(classifier, settings.target_modules),
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        inject_adapter_in_model(config, classifier)
-    for parameter in head:
-        parameter.requires_grad_(True)
+        return CrossEncoder(classifier, attention, model.recompute).train()
 
 
 def merged_state(classifier: nn.Module) -> Mapping[str, Tensor]:
