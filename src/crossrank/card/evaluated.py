@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from crossrank.analysis.failures import failures
 from crossrank.analysis.report import calibration_findings, recall_table
 from crossrank.analysis.run_view import RunView
 from crossrank.analysis.sections import Section, markdown_table
@@ -113,23 +112,16 @@ def _weaknesses(view: RunView) -> Iterator[str]:
     if view.step is None or view.monitor is None:
         return
     rows = view.rows_at(view.step, view.monitor.evaluator)
-    asked, scores, documents = _of(view, view.monitor.evaluator)
-    counts = failures(rows, asked, scores, documents, view.monitor.metric).counts
-    queries = counts.helped + counts.hurt + counts.unchanged
-    if counts.helped + counts.hurt:
+    rows = rows[rows["metric"] == view.monitor.metric]
+    change = (rows["value"] - rows["base_value"]).dropna().round(9)  # equal metrics may differ in the last bits
+    if change.any():
         yield (
             f"By {view.monitor.metric} on {cell(view.monitor.evaluator)} it is worse than the first stage for "
-            f"{counts.hurt} of {queries} queries, and better for {counts.helped}."
+            f"{(change < 0).sum()} of {len(change)} queries, and better for {(change > 0).sum()}."
         )
     if len(view.run.queries):
         shares = [f"{recall} on {cell(name)}" for name, _, _, recall in recall_table(view.run.queries).rows]
         yield f"It finds nothing that the first stage missed; of the relevant documents that had found {_and(shares)}."
-
-
-def _of(view: RunView, evaluator: str) -> Sequence[pd.DataFrame]:
-    assert view.step is not None
-    tables = (view.run.queries, view.run.scores(view.step), view.run.documents)
-    return [table if table.empty else table[table["evaluator"] == evaluator] for table in tables]
 
 
 def _and(parts: Sequence[str]) -> str:
