@@ -29,3 +29,9 @@ def test_one_that_was_not_kept_and_an_interval_that_is_not_known(ends):
 
 def test_without_averages_nothing_is_said():
     assert averages_section([], MONITOR, 8) == []
+
+
+def test_a_name_is_shown_as_it_is():
+    _, note, table = averages_section([FACTS | {"name": "a_b|c"}], MONITOR, 13)
+    assert "the average a\\_b\\|c" in note
+    assert "| a\\_b\\|c | Ema" in table

@@ -176,7 +176,7 @@ def test_layers_can_be_named_by_the_last_part_of_their_names(kind, wanted, layer
 
 def test_a_layer_that_is_not_there_is_named_with_those_that_are():
     model = RandomInit(MINILM, "bert", hidden_size=16).build(0)
-    with pytest.raises(ModelError, match="bert's is called 'Wqkv'; target_modules can name: query, key, value, dense"):
+    with pytest.raises(ModelError, match="of bert is called 'Wqkv'; target_modules can name: query, key, value, dense"):
         LoRA(target_modules=["query", "Wqkv"]).adapt(model, 0)
 
 

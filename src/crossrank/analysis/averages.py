@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crossrank.analysis.sections import markdown_table
+from crossrank.analysis.sections import escaped, markdown_table
 from crossrank.analysis.summary import shown
 from crossrank.evaluation.significance import Interval
 
@@ -15,7 +15,7 @@ def averages_section(averages: Sequence[Mapping[str, Any]], monitor: str, export
     """Return heading, explanation and table as markdown; nothing where nothing was averaged."""
     if not averages:
         return []
-    return ["## Averaged weights", averages_note(averages, monitor, exported_step), _table(averages)]
+    return ["## Averaged weights", escaped(averages_note(averages, monitor, exported_step)), _table(averages)]
 
 
 def averages_note(averages: Sequence[Mapping[str, Any]], monitor: str, exported_step: int) -> str:
@@ -50,4 +50,6 @@ def _interval(ends: Sequence[float | None]) -> str:
 
 
 def _table(averages: Sequence[Mapping[str, Any]]) -> str:
-    return markdown_table(HEADER, averages_rows(averages))
+    return markdown_table(
+        HEADER, [(escaped(name), escaped(rule), *rest) for name, rule, *rest in averages_rows(averages)]
+    )

@@ -117,6 +117,7 @@ def keep_better(
         store.write(name, best.step, measured)
     for logger in loggers:
         logger.log_metrics(metrics, step=best.step)
+        logger.save()  # Lightning has closed them with the training
     evaluation.best_step, evaluation.best_value = best.step, metrics[evaluation.monitor]
     return best.step
 

@@ -137,7 +137,7 @@ def training_log(view: RunView, steps_per_epoch: float | None) -> dict[str, Any]
         averaged = view.averaged if step == view.step else None
         epoch = f"{int(step) / steps_per_epoch:.4f}" if steps_per_epoch and not averaged else "-"
         loss = "-" if pd.isna(row["train/loss"]) else f"{row['train/loss']:.4f}"
-        cells = [epoch, averaged or str(step), loss, *(_with_gain(wide, step, key) for key in keys)]
+        cells = [epoch, cell(averaged or str(step)), loss, *(_with_gain(wide, step, key) for key in keys)]
         lines.append([f"**{text}**" for text in cells] if step == view.step else cells)
     named = [cell(" ".join(key.split("/")[1:3])) for key in keys]
     header = ["epoch", "step", "training loss", *(f"{name} {metric}" for name in named)]

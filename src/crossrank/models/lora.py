@@ -116,7 +116,7 @@ def _targets(classifier: Any, wanted: Sequence[str] | None) -> list[str]:
     known = list(dict.fromkeys(name.rpartition(".")[2] for name in found))
     if unknown := [name for name in wanted or () if name not in known]:
         raise ModelError(
-            f"no linear layer of the {classifier.config.model_type}'s is called {unknown[0]!r}; target_modules can "
+            f"no linear layer of {classifier.config.model_type} is called {unknown[0]!r}; target_modules can "
             f"name: {', '.join(known)}"
         )
     return [name for name in found if wanted is None or name.rpartition(".")[2] in wanted]
