@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from crossrank.callbacks.evaluation import PeriodicEvaluation
 from crossrank.config import build_parts, build_training_run
@@ -251,6 +252,15 @@ def test_what_no_process_has_whole_is_not_averaged(monkeypatch):
     assert problems_of(callbacks, "trainer=fsdp", "trainer.devices=2") == [
         "callbacks.checkpoint_mean: under fsdp no process has all weights to average; use trainer=ddp"
     ]
+
+
+@pytest.mark.parametrize("name", ["../../home", "a/b", ".."])
+def test_an_average_whose_name_leads_out_of_its_folder_is_refused(name):
+    cfg = smoke("callbacks=[evaluation,throughput,checkpoint,ema]")
+    OmegaConf.set_struct(cfg, False)
+    cfg.callbacks[name] = cfg.callbacks.pop("ema")
+    with pytest.raises(ConfigError, match="a folder is called after an average, so its name is a word"):
+        build_training_run(cfg)
 
 
 def test_combinations_at_the_limit_are_possible():

@@ -7,6 +7,7 @@ import difflib
 import importlib.util
 import json
 import logging
+import re
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -213,6 +214,8 @@ def _averages_can_be_made_and_judged(parts: Node) -> Iterator[str]:
     averages = [name for name, callback in parts["callbacks"].items() if isinstance(callback, Averaging)]
     evaluated = any(isinstance(callback, PeriodicEvaluation) for callback in parts["callbacks"].values())
     for name in averages:
+        if not re.fullmatch(r"\w[\w.@+-]*", name):
+            yield f"callbacks.{name}: a folder is called after an average, so its name is a word without slashes"
         if not evaluated:
             yield f"callbacks.{name}: an average is judged by evaluating it, and no callback evaluates; add evaluation"
         if parts["trainer"].strategy == "fsdp":
