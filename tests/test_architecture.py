@@ -48,7 +48,7 @@ LAYERS = {  # package: what of crossrank it may import besides itself
     },
     "training": {"errors", "identity", "resume", "redaction", "hub", "data", "losses", "models", "analysis"},
     "card": {"identity", "redaction", "hub", "data", "evaluation", "analysis", "audit", "callbacks"},
-    "outcome": {"data", "models", "evaluation", "analysis", "callbacks", "card"},
+    "outcome": {"faults", "data", "models", "evaluation", "analysis", "callbacks", "card"},
     "pages": {"errors", "resume", "evaluation", "analysis"},
     "reports": {"errors", "data", "analysis", "pages"},
     "run": {
