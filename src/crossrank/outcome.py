@@ -11,7 +11,7 @@ from crossrank.analysis.report import CalibrationMethod, calibrated, run_report
 from crossrank.analysis.runs import RunFolder
 from crossrank.analysis.summary import SummaryRow
 from crossrank.callbacks.evaluation import PeriodicEvaluation
-from crossrank.callbacks.verdicts import Verdict, best_of
+from crossrank.callbacks.verdicts import KEPT, Verdict, best_of
 from crossrank.card.written import write_card
 from crossrank.data.cache import replace_text
 from crossrank.data.lineage_record import LineageRecord
@@ -91,6 +91,7 @@ def write_outcome(run: Trained, result: Result, rows: TrainingRows) -> None:
         report = run_report(folder, run.name, result.best_step, result.rows, monitor, calibration, averages)
     LineageRecord(rows.lineage.published().steps, {}).write(result.export)
     best = [run.evaluation.best_checkpoint] if run.evaluation else []
+    best += [best[0].with_name(KEPT)] if best_of(run.averages) else []
     files = [*best, *exported_files(result.export)]
     LineageRecord.read(result.run_dir).with_files(result.run_dir, files).write(result.run_dir)
     run_folder = RunFolder(result.run_dir)

@@ -12,6 +12,7 @@ from crossrank.callbacks.evaluation import PeriodicEvaluation
 from crossrank.callbacks.verdicts import best_of, judge, keep_better
 from crossrank.data.batch import collate
 from crossrank.training.averages import Ema, LastEvaluations
+from crossrank.training.checkpoints import read_checkpoint
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -46,6 +47,9 @@ def test_an_average_that_is_better_is_kept_under_a_step_of_its_own(encoder, tmp_
     assert run.step == run.evaluation.best_step == 4
     assert run.evaluation.best_value == pytest.approx(0.625)
     assert _same(run.kept, ema.average.weights)
+    saved = read_checkpoint(tmp_path / "checkpoints" / "averaged.ckpt")
+    assert saved["global_step"] == 4
+    assert _same({name: saved["state_dict"][name] for name in ema.average.weights}, ema.average.weights)
     tokens = [tuple(encoder.encode(list(pair))) for pair in PAIRS]
     with torch.no_grad():
         torch.testing.assert_close(

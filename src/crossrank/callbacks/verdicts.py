@@ -15,11 +15,13 @@ from crossrank.callbacks.evaluation import PeriodicEvaluation
 from crossrank.evaluation import Evaluation
 from crossrank.evaluation.paired import Paired, paired
 from crossrank.evaluation.store import EvaluationStore
+from crossrank.training.checkpoints import AtomicCheckpointIO
 from crossrank.training.module import RerankerModule
 
 log = logging.getLogger(__name__)
 
 AVERAGED = "averaged"  # the folder in evaluations/ that holds one of each average
+KEPT = "averaged.ckpt"  # the weights of the average that is exported
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ def keep_better(
 ) -> int:
     """Load the best step's weights, or an average whose monitored metric is higher still; return the step they have.
 
-    The evaluation of an average that is kept joins those of the steps, under its own number.
+    The evaluation of an average that is kept joins those of the steps, under its own number, and its weights become
+    `<run_dir>/checkpoints/averaged.ckpt`, from which it is exported again.
     """
     module.load_state_dict(evaluation.load_best())
     best = best_of(verdicts)
@@ -110,6 +113,8 @@ def keep_better(
     if best is None:
         return evaluation.best_step
     module.load_state_dict(best.weights, strict=False)
+    state = {"state_dict": module.state_dict(), "global_step": best.step, "lineage": dict(module.lineage)}
+    AtomicCheckpointIO().save_checkpoint(state, evaluation.run_dir / "checkpoints" / KEPT)
     store = EvaluationStore(evaluation.run_dir / "evaluations")
     metrics: dict[str, float] = {}
     for name, measured in best.evaluations.items():
