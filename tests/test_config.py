@@ -182,6 +182,8 @@ OUT_OF_RANGE = {
     "policy.negatives=101": ("policy", "the pool holds 100 candidates"),
     "data.pairs_per_step=0": ("data", "steps per epoch would be 0"),
     "data.questions_per_step=0": ("data", "questions_per_step must be at least 1, got 0"),
+    "data.in_batch_negatives=-1": ("data", "counts documents from 0, got -1"),
+    "data.in_batch_negatives=4": ("data", "needs questions_per_step to be at least 2, got None"),
     "data.max_steps=0": ("data", "max_steps >= 1"),
     "data.workers=-1": ("data", "at least 0, got -1"),
     "optimizer.lr=-1": ("optimizer", "Invalid learning rate: -1"),
@@ -223,6 +225,7 @@ IMPOSSIBLE = {
     ),
     ("data.pairs_per_step=9", "trainer.accumulate_grad_batches=2"): ("data.pairs_per_step", "9 is not a multiple"),
     ("data.questions_per_step=9", "trainer.accumulate_grad_batches=2"): ("data.questions_per_step", "9 is not a"),
+    ("data.questions_per_step=1", "data.in_batch_negatives=4"): ("data", "at least 2, got 1"),
     ("loss=listnet", "data.questions_per_step=null"): (
         "data.questions_per_step",
         "null spreads a question over many batches and ListNet compares its documents; set it to 8, say",
@@ -241,6 +244,7 @@ def test_impossible_combination(overrides):
 def test_combinations_at_the_limit_are_possible():
     build_training_run(smoke("data.pool_depth=100", "data.pairs_per_step=8", "trainer.accumulate_grad_batches=4"))
     build_training_run(smoke("data.pairs_per_step=9", "data.questions_per_step=8", "trainer.accumulate_grad_batches=2"))
+    build_training_run(smoke("data.questions_per_step=2", "data.in_batch_negatives=99"))
 
 
 def test_everything_wrong_is_named_at_once_each_by_its_path_and_once():

@@ -16,6 +16,7 @@ from crossrank.data.lineage import Lineage, given_lineage, pool_lineage, with_ro
 from crossrank.data.mapped import let_go, new_array
 from crossrank.data.miners.none import NoMiner
 from crossrank.data.mining import Miner, Pool
+from crossrank.data.near_equal import Signatures
 from crossrank.data.order import permute
 from crossrank.data.pairs import Source
 from crossrank.data.policy import Negatives, Policy
@@ -48,6 +49,7 @@ class TrainingRows:
     lineage: Lineage
     fresh: tuple[Pool, Policy] | None = None  # what draws anew each epoch, if anything does
     again: npt.NDArray[np.int64] | None = None  # rows that an epoch visits once more, one entry a visit
+    signatures: Signatures | None = None  # of the documents, where asked for
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -107,7 +109,8 @@ class TrainingRows:
         """Take what has been read of the rows, their tokens and `others` out of this process's memory."""
         stores = (self.question_tokens, self.document_tokens)
         tokens = (array for store in stores for array in (store.ids, store.offsets))
-        let_go([self.questions, self.documents, self.labels, self.ranks, *tokens, *others])
+        signed = () if self.signatures is None else (self.signatures,)
+        let_go([self.questions, self.documents, self.labels, self.ranks, *tokens, *signed, *others])
 
 
 def prepare_rows(
@@ -118,10 +121,12 @@ def prepare_rows(
     cache_dir: Path,
     pool_depth: int | None = None,
     teacher: Teacher | None = None,
+    signed: bool = False,
 ) -> TrainingRows:
     """Return the training rows, building what is not cached; texts are read only when something has to be built.
 
     `pool_depth` candidates are mined a question besides its positives, by default as many as the policy looks at.
+    `signed` rows know what tells near-equal documents, so that those of other questions can be drawn.
 
     Raises:
         DataError: the source is broken, or the pool is not as deep as the policy wants.
@@ -133,6 +138,8 @@ def prepare_rows(
     given = Given.prepare(lambda: texts.index, made.ids["given"], cache_dir)
     made = with_rows(made, encoder)
     folders = made.folders(cache_dir)
+    if signed:
+        given.allow_in_batch()
     if mined:
         given.allow_mining(policy.fresh)
         pool = build_pool(texts, miner, policy, depth, teacher, folders)
@@ -147,13 +154,15 @@ def prepare_rows(
     if mined:
         refuse_other_texts(folders["pool"], len(asked), len(shown))
         rows_folder = given.beside(cached(folders["rows"], lambda to: write_rows(pool, policy, to)))
+    signatures = texts.signatures() if signed else None
     texts.close()
     questions, documents, labels = (
         np.load(rows_folder / f"{name}.npy", mmap_mode="r") for name in ("questions", "documents", "labels")
     )
     fresh = (pool, policy) if mined and policy.fresh else None
     return TrainingRows(
-        rows_folder, questions, documents, labels, asked, shown, made, fresh, given.again(rows_folder)
+        rows_folder, questions, documents, labels, asked, shown, made, fresh, given.again(rows_folder),
+        signatures,
     )  # fmt: skip
 
 
