@@ -191,6 +191,7 @@ OUT_OF_RANGE = {
     "schedule.warmup_ratio=2": ("schedule", "got 2"),
     "loss.pos_weight=0": ("loss", "above 0, got 0"),
     "trainer.accumulate_grad_batches=0": ("trainer", "at least 1"),
+    "trainer.gradient_cache=0": ("trainer", "at least 1, got 0"),
     "model.max_length=2": ("model", "max_length at least 8"),
     "model.heads=3": ("model", "multiple of heads"),
     "callbacks.evaluation.every_n_steps=0": ("callbacks.evaluation", "at least 1, got 0"),
@@ -225,6 +226,14 @@ IMPOSSIBLE = {
     ),
     ("data.pairs_per_step=9", "trainer.accumulate_grad_batches=2"): ("data.pairs_per_step", "9 is not a multiple"),
     ("data.questions_per_step=9", "trainer.accumulate_grad_batches=2"): ("data.questions_per_step", "9 is not a"),
+    ("trainer.gradient_cache=2", "trainer.accumulate_grad_batches=2"): (
+        "trainer",
+        "on one device: it needs accumulate",
+    ),
+    ("loss=multiple_negatives_cached", "trainer=ddp"): (
+        "trainer",
+        "devices=1, cuda_graph=false and compile=false, got",
+    ),
     ("data.questions_per_step=1", "data.in_batch_negatives=4"): ("data", "at least 2, got 1"),
     ("loss=listnet", "data.questions_per_step=null"): (
         "data.questions_per_step",
@@ -245,6 +254,7 @@ def test_combinations_at_the_limit_are_possible():
     build_training_run(smoke("data.pool_depth=100", "data.pairs_per_step=8", "trainer.accumulate_grad_batches=4"))
     build_training_run(smoke("data.pairs_per_step=9", "data.questions_per_step=8", "trainer.accumulate_grad_batches=2"))
     build_training_run(smoke("data.questions_per_step=2", "data.in_batch_negatives=99"))
+    build_training_run(smoke("data.pairs_per_step=9", "trainer.gradient_cache=4"))
 
 
 def test_everything_wrong_is_named_at_once_each_by_its_path_and_once():

@@ -169,14 +169,17 @@ def _train(run: TrainingRun, loggers: Sequence[JsonlLogger | Guarded]) -> tuple[
     data = PairDataModule(
         run.source, run.miner, run.policy, run.model.encoder(), run.data, run.cache_dir, run.seed,
         run.trainer.accumulate_grad_batches, run.trainer.multiple, run.resume_anyway, run.trainer.processes,
-        run.teacher,
+        run.teacher, run.trainer.batches_stay,
     )  # fmt: skip
     for evaluator in run.evaluation.evaluators.values() if run.evaluation else ():
         evaluator.prepare()
     data.prepare_data()
     _record_lineage(run, data.rows.lineage)
     refuse_labels(run.loss, data.rows.labels)
-    module = RerankerModule(run.model.build(run.seed), run.loss, run.optimizer, run.schedule, run.trainer.step_mode)
+    module = RerankerModule(
+        run.model.build(run.seed), run.loss, run.optimizer, run.schedule, run.trainer.step_mode,
+        run.trainer.gradient_cache,
+    )  # fmt: skip
     module.lineage = data.rows.lineage.ids
     _fit(run, module, data, loggers)
     return module, data
