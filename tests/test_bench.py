@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench import check, evaluate, inputs, memory, score, soak, table, train
+from bench import check, evaluate, inputs, memory, pieces, score, soak, table, train
 from bench.measure import Clock, Turns, compare, matmul_flops
 from crossrank.models.backbones import RandomInit
 from crossrank.models.export import export
@@ -238,3 +238,10 @@ def test_memory_is_looked_at_before_a_training_and_after_its_last_batch(tmp_path
     assert len(list((tmp_path / "shards").iterdir())) == 1
     sizes = [int(line.split(" MiB")[0].split()[-1]) for line in lines[1:]]
     assert all(50 < size < 5000 for size in sizes)
+
+
+def test_a_step_in_pieces_is_measured():
+    line = pieces.measure(1, 3).split()
+    assert (line[0], line[4:6], line[7], line[9]) == ("10", ["3", "pieces"], "MiB", "s")
+    assert 10 * 45 <= int(line[2].replace(",", "")) <= 10 * 125
+    assert float(line[6]) > 50  # a gradient of 22 million weights at least

@@ -171,6 +171,22 @@ def test_dropout_drops_the_same_in_both_passes(model_type, attention, recompute,
         _assert_same(_in_pieces(model, loss, batch, 3)[2], gradients, 0.05)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_dropout_drops_the_same_in_both_passes(encoder):
+    model = _model(0.3, model_type="modernbert", heads=2, pooling="cls").cuda()
+    batch, loss = _batch(encoder), MultipleNegatives()
+    torch.manual_seed(7)
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        kept = torch.cat([model(piece.rounded(64).to("cuda")) for piece in batch.pieces(3)])
+    value = loss(kept, batch.labels.cuda(), batch.query_index.cuda())
+    value.backward()
+    gradients = _gradients(model)
+    torch.manual_seed(7)
+    mine, scores, found = _in_pieces(model, loss, batch, 3, torch.bfloat16)
+    torch.testing.assert_close((mine, scores), (value.detach(), kept.detach()), rtol=1e-2, atol=1e-2)
+    _assert_same(found, gradients, 5e-2)
+
+
 class _Kept:
     def __init__(self, tensor):
         self.tensor = tensor
