@@ -35,6 +35,7 @@ LAYERS = {  # package: what of crossrank it may import besides itself
     "audit": {"errors", "resume", "data", "evaluation", "analysis"},
     "callbacks": {
         "errors",
+        "audit",
         "resume",
         "redaction",
         "hub",
@@ -46,7 +47,8 @@ LAYERS = {  # package: what of crossrank it may import besides itself
         "training",
     },
     "training": {"errors", "identity", "resume", "redaction", "hub", "data", "losses", "models", "analysis"},
-    "outcome": {"hub", "data", "models", "evaluation", "analysis", "callbacks"},
+    "card": {"identity", "redaction", "hub", "data", "evaluation", "analysis", "audit", "callbacks"},
+    "outcome": {"data", "models", "evaluation", "analysis", "callbacks", "card"},
     "pages": {"errors", "resume", "evaluation", "analysis"},
     "reports": {"errors", "data", "analysis", "pages"},
     "run": {

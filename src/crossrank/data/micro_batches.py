@@ -14,9 +14,7 @@ from crossrank.data.tokens import PairEncoder
 from crossrank.data.training_rows import TrainingRows
 from crossrank.data.whole_questions import WholeQuestions
 
-Columns = tuple[
-    npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[Any], npt.NDArray[np.integer], npt.NDArray[np.integer]
-]
+Columns = tuple[npt.NDArray[Any], ...]  # of rows: their questions, documents, labels, lists and ranks
 BATCHES_RESIDENT = 16  # after so many, what they were read from leaves the process's memory
 
 
@@ -72,7 +70,7 @@ class MicroBatches(Dataset[PairBatch], Sized):
         return batch.of_few_shapes(self.multiple) if self.multiple else batch
 
     def _rows_of(self, step: int, share: int, epoch: int) -> Columns:
-        """Return the questions, documents and labels of a share of a step, which list each is in, and its rank."""
+        """Return the rows of a share of a step, a list of its own for each visit of a question."""
         chosen, lists = self.plan.rows_of(step, share, self._order), None
         if self.whole is not None:
             chosen, lists = self.whole.rows_of(chosen)
@@ -91,7 +89,6 @@ def _with(columns: Columns, lists: npt.NDArray[np.int64], documents: npt.NDArray
     """Return the rows with negatives of some lists, each behind its list's own rows, without a rank."""
     asked = columns[0][np.searchsorted(columns[3], lists)]
     nothing = np.zeros(len(lists), columns[2].dtype)
-    more = asked, documents, nothing, lists, np.full(len(lists), -1)
+    more: Columns = asked, documents, nothing, lists, np.full(len(lists), -1)
     order = np.argsort(np.concatenate([columns[3], lists]), kind="stable")
-    questions, shown, labels, of, ranks = (np.concatenate(both)[order] for both in zip(columns, more, strict=True))
-    return questions, shown, labels, of, ranks
+    return tuple(np.concatenate(both)[order] for both in zip(columns, more, strict=True))
