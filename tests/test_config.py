@@ -232,7 +232,7 @@ IMPOSSIBLE = {
     ),
     ("loss=multiple_negatives_cached", "trainer=ddp"): (
         "trainer",
-        "devices=1, cuda_graph=false and compile=false, got",
+        "it needs devices=1, strategy=auto, got 2, ddp",
     ),
     ("data.questions_per_step=1", "data.in_batch_negatives=4"): ("data", "at least 2, got 1"),
     ("loss=listnet", "data.questions_per_step=null"): (

@@ -16,6 +16,10 @@ from crossrank.training.checkpoints import AtomicCheckpointIO
 from crossrank.training.whole_step import StepMode
 
 Precision = Literal["auto", "32-true", "bf16-mixed"]
+IN_ONE = {  # what a step in pieces needs
+    "accumulate_grad_batches": 1, "devices": 1, "num_nodes": 1, "strategy": "auto", "cuda_graph": False,
+    "compile": False,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,11 @@ class TrainerSpec:
             raise ValueError(
                 f"gradient_cache counts pieces of a step and must be at least 1, got {self.gradient_cache}"
             )
-        if self.gradient_cache > 1 and (self.accumulate_grad_batches > 1 or self.processes > 1 or self.step_mode):
-            raise ValueError(
-                "gradient_cache computes a whole step on one device: it needs accumulate_grad_batches=1, devices=1, "
-                f"cuda_graph=false and compile=false, got {self.accumulate_grad_batches}, {self.processes}, "
-                f"{self.cuda_graph} and {self.compile}"
-            )
+        others = {name: value for name, value in IN_ONE.items() if getattr(self, name) != value}
+        if self.gradient_cache > 1 and others:
+            needed = ", ".join(f"{name}={value}" for name, value in others.items())
+            got = ", ".join(str(getattr(self, name)) for name in others)
+            raise ValueError(f"gradient_cache computes a whole step on one device: it needs {needed}, got {got}")
         if self.accelerator == "gpu" and not torch.cuda.is_available():
             raise ValueError("accelerator is gpu and torch sees none; set trainer=cpu or install the CUDA build")
 
