@@ -184,6 +184,8 @@ OUT_OF_RANGE = {
     "policy.negatives=101": ("policy", "the pool holds 100 candidates"),
     "data.pairs_per_step=0": ("data", "steps per epoch would be 0"),
     "data.questions_per_step=0": ("data", "questions_per_step must be at least 1, got 0"),
+    "data.in_batch_negatives=-1": ("data", "counts documents from 0, got -1"),
+    "data.in_batch_negatives=4": ("data", "needs questions_per_step to be at least 2, got None"),
     "data.max_steps=0": ("data", "max_steps >= 1"),
     "data.workers=-1": ("data", "at least 0, got -1"),
     "optimizer.lr=-1": ("optimizer", "Invalid learning rate: -1"),
@@ -191,6 +193,7 @@ OUT_OF_RANGE = {
     "schedule.warmup_ratio=2": ("schedule", "got 2"),
     "loss.pos_weight=0": ("loss", "above 0, got 0"),
     "trainer.accumulate_grad_batches=0": ("trainer", "at least 1"),
+    "trainer.gradient_cache=0": ("trainer", "at least 1, got 0"),
     "model.max_length=2": ("model", "max_length at least 8"),
     "model.heads=3": ("model", "multiple of heads"),
     "callbacks.evaluation.every_n_steps=0": ("callbacks.evaluation", "at least 1, got 0"),
@@ -230,6 +233,15 @@ IMPOSSIBLE = {
         "callbacks.ema",
         "an average is judged by evaluating it, and no callback evaluates",
     ),
+    ("trainer.gradient_cache=2", "trainer.accumulate_grad_batches=2"): (
+        "trainer",
+        "on one device: it needs accumulate",
+    ),
+    ("loss=multiple_negatives_cached", "trainer=ddp"): (
+        "trainer",
+        "it needs devices=1, strategy=auto, got 2, ddp",
+    ),
+    ("data.questions_per_step=1", "data.in_batch_negatives=4"): ("data", "at least 2, got 1"),
     ("loss=listnet", "data.questions_per_step=null"): (
         "data.questions_per_step",
         "null spreads a question over many batches and ListNet compares its documents; set it to 8, say",
@@ -266,6 +278,8 @@ def test_an_average_whose_name_leads_out_of_its_folder_is_refused(name):
 def test_combinations_at_the_limit_are_possible():
     build_training_run(smoke("data.pool_depth=100", "data.pairs_per_step=8", "trainer.accumulate_grad_batches=4"))
     build_training_run(smoke("data.pairs_per_step=9", "data.questions_per_step=8", "trainer.accumulate_grad_batches=2"))
+    build_training_run(smoke("data.questions_per_step=2", "data.in_batch_negatives=99"))
+    build_training_run(smoke("data.pairs_per_step=9", "trainer.gradient_cache=4"))
 
 
 def test_everything_wrong_is_named_at_once_each_by_its_path_and_once():

@@ -88,6 +88,7 @@ KILLS = {
     "in a step": ([], ("micro-batch", 8)),
     "with two workers": (["data.workers=2"], ("micro-batch", 11)),
     "between micro-batches": (["trainer.accumulate_grad_batches=4"], ("micro-batch", 27)),
+    "in a step of pieces": (["loss=multiple_negatives_cached", "data.questions_per_step=8"], ("micro-batch", 8)),
     "while a checkpoint is written": ([], ("written", 2)),
     "during an evaluation": ([], ("evaluation", 3)),
     "in the last step": ([], ("micro-batch", STEPS)),

@@ -183,7 +183,7 @@ def _train(
     data = PairDataModule(
         run.source, run.miner, run.policy, run.model.encoder(), run.data, run.cache_dir, run.seed,
         run.trainer.accumulate_grad_batches, run.trainer.multiple, run.resume_anyway, run.trainer.processes,
-        run.teacher,
+        run.teacher, run.trainer.batches_stay,
     )  # fmt: skip
     for evaluator in run.evaluation.evaluators.values() if run.evaluation else ():
         evaluator.prepare()
@@ -196,7 +196,9 @@ def _train(
     model = run.model.build(run.seed)
     if run.adapter is not None:
         model = run.adapter.adapt(model, run.seed)
-    module = RerankerModule(model, run.loss, run.optimizer, run.schedule, run.trainer.step_mode)
+    module = RerankerModule(
+        model, run.loss, run.optimizer, run.schedule, run.trainer.step_mode, run.trainer.gradient_cache
+    )
     module.lineage = data.rows.lineage.ids
     trainer = _fit(run, module, data, loggers)
     averages = {name: callback for name, callback in run.callbacks.items() if isinstance(callback, Averaging)}
