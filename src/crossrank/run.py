@@ -30,11 +30,11 @@ from crossrank.data.policy import Policy
 from crossrank.data.splits import training_texts
 from crossrank.data.teacher import Teacher
 from crossrank.errors import ConfigError, CrossrankError, ResumeError
+from crossrank.exports import export_checked
 from crossrank.faults import noted, told
 from crossrank.hub import Asset, require
 from crossrank.losses import Loss, refuse_labels
 from crossrank.models.backbones import Backbone
-from crossrank.models.export import export
 from crossrank.outcome import Result, Trained, write_metrics, write_outcome
 from crossrank.reports import left_behind, write_run_report
 from crossrank.resume import refuse_or_warn
@@ -154,7 +154,7 @@ def _execute(run: TrainingRun) -> Result:
 
 def _finish(run: TrainingRun, module: RerankerModule, data: PairDataModule, started: float) -> Result:
     best_step = _load_best(run, module, data.max_steps)
-    folder = export(module.model, data.encoder, run.run_dir / "export")
+    folder = export_checked(module.model, data.encoder, run.run_dir)
     rows = summary(RunFolder(run.run_dir), best_step) if run.evaluation else []
     documents = training_texts(data.rows.lineage.folders(run.cache_dir)["texts"])
     result = Result(run.run_dir, folder, best_step, rows, documents, time.monotonic() - started)

@@ -134,7 +134,7 @@ def _judged(answer: dict[str, Any], memory: InMemory) -> Agreement:
     row = Agreement(answer["consumer"], answer["version"], len(memory.padded), _gap(found, memory.padded))
     if INT8 in row.consumer:
         tau = kendalltau(found, memory.padded).statistic
-        return replace(row, tolerance=None, note=f"not held to it; Kendall's tau of the order {tau:.3f}")
+        return replace(row, tolerance=None, note=f"told, not gated; Kendall's tau of the order is {tau:.3f}")
     for place, (ids, expected) in enumerate(zip(answer.get("ids", ()), memory.ids, strict="ids" in answer)):
         if list(ids) != expected:
             said = f"it makes other tokens of pair {place}, {len(ids)} for the {len(expected)} in training"
