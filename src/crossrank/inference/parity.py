@@ -1,9 +1,11 @@
 """Whether an export scores as the model that it was written from, in each library that its users load it by."""
 
 import importlib.metadata
+import io
 import json
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -121,7 +123,8 @@ def _by_reranker(folder: Path, memory: InMemory) -> dict[str, Any]:
 
 def _tried(name: str, way: Callable[[], dict[str, Any]], memory: InMemory) -> Agreement:
     try:
-        with quiet_transformers():
+        # once imported, sentence-transformers has transformers print that W&B is offline
+        with quiet_transformers(), redirect_stdout(io.StringIO()):
             return _judged(way(), memory)
     except Exception as error:  # whatever a library raises of files that it does not take
         said = f"{type(error).__name__}: {' '.join(str(error).split())}"
