@@ -51,6 +51,13 @@ def write_run(folder, datasets=("one", "two"), steps=(0, 4, 8), seed=0, strength
     return folder
 
 
+def write_bare_run(folder):
+    """Write a run that did a step, and recorded nothing of what it is or how good."""
+    folder.mkdir(parents=True)
+    JsonlLogger(folder).log_metrics({"health/pair_accuracy": 0.5}, 1)
+    return folder
+
+
 def _scorer(draws, strength):
     return lambda pairs: np.array([draws.normal() + strength * ("relevant" in d) for _, d in pairs], np.float32)
 

@@ -35,6 +35,7 @@ LAYERS = {  # package: what of crossrank it may import besides itself
     "audit": {"errors", "resume", "data", "evaluation", "analysis"},
     "callbacks": {
         "errors",
+        "audit",
         "resume",
         "redaction",
         "hub",
@@ -47,7 +48,8 @@ LAYERS = {  # package: what of crossrank it may import besides itself
     },
     "training": {"errors", "identity", "resume", "redaction", "hub", "data", "losses", "models", "analysis"},
     "exports": {"errors", "data", "models", "inference"},
-    "outcome": {"hub", "data", "models", "evaluation", "analysis", "callbacks"},
+    "card": {"identity", "redaction", "hub", "data", "evaluation", "analysis", "audit", "callbacks"},
+    "outcome": {"faults", "data", "models", "evaluation", "analysis", "callbacks", "card"},
     "pages": {"errors", "resume", "evaluation", "analysis"},
     "reports": {"errors", "data", "analysis", "pages"},
     "run": {
@@ -93,6 +95,7 @@ LAYERS = {  # package: what of crossrank it may import besides itself
         "analysis",
         "training",
         "exports",
+        "card",
         "outcome",
         "config",
     },

@@ -6,11 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from bench import check, evaluate, inputs, memory, score, soak, table, train
+from bench import check, evaluate, inputs, memory, recipes, score, soak, table, train
 from bench.measure import Clock, Turns, compare, matmul_flops
+from crossrank.analysis.alignment import align
+from crossrank.analysis.compare import compare as compare_systems
 from crossrank.models.backbones import RandomInit
 from crossrank.models.export import export
 
@@ -238,3 +241,35 @@ def test_memory_is_looked_at_before_a_training_and_after_its_last_batch(tmp_path
     assert len(list((tmp_path / "shards").iterdir())) == 1
     sizes = [int(line.split(" MiB")[0].split()[-1]) for line in lines[1:]]
     assert all(50 < size < 5000 for size in sizes)
+
+
+@pytest.mark.parametrize("name", recipes.CELLS)
+def test_every_recipe_trains_on_as_many_pairs(name):
+    words = dict(word.split("=", 1) for word in recipes.settings(recipes.CELLS[name], 3, 85))
+    questions = words.get("data.questions_per_step")
+    assert (questions is not None) == (words.get("loss", "bce") not in ("bce", "bce_smooth"))
+    assert int(words["data.pairs_per_step"]) == (60 if questions is None else 6 * int(questions))
+    assert (words["seed"], words["data.max_steps"]) == ("3", "85")
+
+
+def test_the_recipes_are_told_apart_on_the_same_queries(tmp_path):
+    """Of 40 queries a recipe adds 0.25 to each, with both seeds; the first stage has half of plain BCE's."""
+    trainings = {}
+    for name, more in (("bce", 0.0), ("listnet", 0.25)):
+        for seed in (1, 2):
+            folder = tmp_path / f"{name}-{seed}"
+            values = np.linspace(0.1, 0.5, 40) + 0.01 * seed + more
+            rows = {"dataset": "dev", "query_id": [f"q{i}" for i in range(40)], "metric": recipes.METRIC}
+            (folder / "evaluations").mkdir(parents=True)
+            pd.DataFrame(rows | {"value": values, "base_value": np.linspace(0.05, 0.25, 40)}).to_parquet(
+                folder / "evaluations" / "step=000000-held_out.parquet"
+            )
+            trainings.setdefault(name, []).append(folder)
+    found = compare_systems(align(recipes.systems(trainings), [recipes.METRIC]), pairs="baseline")
+    lines = recipes.table(found, ["bce", "listnet", "first stage, BM25"]).splitlines()
+    first, second, third = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:])
+    assert first[1].startswith("0.3150 [")
+    assert first[2:] == ["2", "", "", "", ""]
+    assert second[3] == "+0.2500 [+0.2500, +0.2500]"
+    assert float(second[6]) < 0.001
+    assert third[3].startswith("-0.1650 [")

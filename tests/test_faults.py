@@ -1,13 +1,14 @@
 """What a fault of the machine is called, and that nothing else is."""
 
 import errno
+import logging
 
 import pytest
 import torch
 from torch._utils import ExceptionWrapper
 
 from crossrank.errors import CacheError, DataError, TrainingError
-from crossrank.faults import told
+from crossrank.faults import left_behind, told
 
 
 def raising(error, run_dir):
@@ -87,3 +88,16 @@ def test_torchs_own_error_is_recognised(tmp_path):
     """The text above is torch's: here it is asked for more than there is."""
     with pytest.raises(TrainingError, match="out of memory"), told(tmp_path):
         torch.empty(2**58, dtype=torch.uint8)
+
+
+def test_a_page_that_fails_spoils_nothing_and_warns_once(tmp_path, caplog):
+    def failing():
+        raise DataError("a file\nis damaged")
+
+    with caplog.at_level(logging.WARNING):
+        assert left_behind(failing, "python -m src.report RUN") is None
+    (record,) = caplog.records
+    assert record.message == (
+        "a page was not written (DataError: a file is damaged); once that is mended: python -m src.report RUN"
+    )
+    assert left_behind(lambda: tmp_path, "python -m src.report RUN") == tmp_path

@@ -1,12 +1,10 @@
-import logging
-
 import pytest
 from made_runs import write_run, write_sweep
 
 from crossrank.analysis.runs import RunFolder
 from crossrank.analysis.sweeps import SweepFolder
 from crossrank.errors import DataError
-from crossrank.reports import left_behind, write_report, write_run_report, write_sweep_report
+from crossrank.reports import write_report, write_run_report, write_sweep_report
 
 
 def test_a_page_lies_in_its_folder_and_is_replaced_whole(tmp_path):
@@ -31,15 +29,3 @@ def test_where_it_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"file/x\.html: the page cannot be written"):
         write_run_report(run, tmp_path / "file" / "x.html")
-
-
-def test_a_page_that_fails_spoils_nothing_and_warns_once(tmp_path, caplog):
-    folder = write_run(tmp_path / "run")
-    (folder / "provenance.json").write_text("{")
-    with caplog.at_level(logging.WARNING):
-        assert left_behind(lambda: write_run_report(RunFolder(folder)), folder) is None
-    (record,) = caplog.records
-    assert "report.html was not written (DataError" in record.message
-    assert f"python -m src.report {folder}" in record.message
-    (folder / "provenance.json").unlink()
-    assert left_behind(lambda: write_run_report(RunFolder(folder)), folder) == folder / "report.html"

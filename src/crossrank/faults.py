@@ -2,15 +2,18 @@
 
 import errno
 import json
+import logging
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from crossrank.errors import CrossrankError, TrainingError
 from crossrank.redaction import redact
 from crossrank.resume import FAILURE
+
+log = logging.getLogger(__name__)
 
 OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
 OF_A_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.\n")
@@ -73,6 +76,19 @@ def note_failure(run_dir: Path, error: Exception) -> None:
         (run_dir / FAILURE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     except OSError:
         return
+
+
+def left_behind(write: Callable[[], Path], again: str) -> Path | None:
+    """Write a page at the end of a long computation, which a page that fails must not spoil: None, with a warning.
+
+    `again` is the command that writes it once what went wrong is mended.
+    """
+    try:
+        return write()
+    except Exception as error:  # what was computed is worth more than its page
+        said = " ".join(str(error).split())
+        log.warning("a page was not written (%s: %s); once that is mended: %s", type(error).__name__, said, again)
+        return None
 
 
 def _last_line(error: CrossrankError) -> str:

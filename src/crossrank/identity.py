@@ -19,7 +19,8 @@ OWN_KEYS = (
     "run_dir",
     "cache_dir",
     "hydra",
-)  # say where and how, not what
+    "card",
+)  # say where, how and to whom, not what
 
 
 def identity(cfg: DictConfig) -> dict[str, Any]:

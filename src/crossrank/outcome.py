@@ -7,14 +7,14 @@ from typing import Any
 
 from crossrank.analysis.report import CalibrationMethod, calibrated, run_report
 from crossrank.analysis.runs import RunFolder
-from crossrank.analysis.summary import SummaryRow, as_markdown
+from crossrank.analysis.summary import SummaryRow
 from crossrank.callbacks.evaluation import PeriodicEvaluation
+from crossrank.card.written import write_card
 from crossrank.data.cache import replace_text
 from crossrank.data.lineage_record import LineageRecord
 from crossrank.data.training_rows import TrainingRows
 from crossrank.evaluation.calibration import Calibration
-from crossrank.hub import Asset
-from crossrank.models.card import write_card
+from crossrank.faults import left_behind
 from crossrank.models.export import exported_files
 
 
@@ -55,7 +55,6 @@ class Trained:
     """What the outcome is written of, besides the run's folder."""
 
     name: str
-    base: Asset
     evaluation: PeriodicEvaluation | None
     calibration: CalibrationMethod
     pos_weight: float  # of the loss
@@ -70,7 +69,7 @@ def write_outcome(run: Trained, result: Result, rows: TrainingRows) -> None:
         "export": "export",
         "seconds": round(result.seconds, 1),
     }
-    table, report = "Nothing was evaluated.", f"# {run.name}\n\nNothing was evaluated.\n"
+    report = f"# {run.name}\n\nNothing was evaluated.\n"
     if run.pruned_at is not None:
         facts["pruned_at"] = run.pruned_at
     if run.evaluation:
@@ -80,13 +79,13 @@ def write_outcome(run: Trained, result: Result, rows: TrainingRows) -> None:
         calibration = write_calibration(
             folder, result.export, result.best_step, monitor.split("/")[1], run.calibration, run.pos_weight
         )
-        table = as_markdown(result.rows)
         report = run_report(folder, run.name, result.best_step, result.rows, monitor, calibration)
     LineageRecord(rows.lineage.published().steps, {}).write(result.export)
     best = [run.evaluation.best_checkpoint] if run.evaluation else []
     files = [*best, *exported_files(result.export)]
     LineageRecord.read(result.run_dir).with_files(result.run_dir, files).write(result.run_dir)
-    write_card(result.export, run.name, result.best_step, len(rows), run.base, table, rows.lineage)
+    run_folder = RunFolder(result.run_dir)
+    left_behind(lambda: write_card(run_folder, result.export, facts), f"python -m src.export {result.run_dir}")
     (result.run_dir / "report.md").write_text(report, encoding="utf-8")
     write_metrics(result.run_dir)
     replace_text(result.run_dir / "result.json", json.dumps(facts, indent=2) + "\n")  # last: now it has finished

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crossrank.analysis.runs import RunFolder
+from crossrank.card.written import write_card
 from crossrank.config import build_parts
 from crossrank.data.fingerprint import sha256
 from crossrank.data.lineage_record import LineageRecord
@@ -82,6 +83,7 @@ def reexport(
     if file.name == BEST.name:
         weight = float(getattr(parts["loss"], "pos_weight", 1.0))
         write_calibration(run, made, step, config.monitor.split("/")[1], config.calibration, weight)
+    write_card(run, made)
     if record.files and folder is None:  # it has finished
         kept = [run_dir / BEST] if BEST.as_posix() in record.files else []
         record.with_files(run_dir, [*kept, *exported_files(made)]).write(run_dir)

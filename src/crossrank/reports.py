@@ -1,7 +1,5 @@
 """The page of HTML that a run and a sweep leave in their folders, each written whole or not at all."""
 
-import logging
-from collections.abc import Callable
 from pathlib import Path
 
 from crossrank.analysis.runs import RunFolder
@@ -10,8 +8,6 @@ from crossrank.data.cache import replace_text
 from crossrank.errors import DataError
 from crossrank.pages.html_report import run_page
 from crossrank.pages.sweep_report import REPORT, sweep_page
-
-log = logging.getLogger(__name__)
 
 
 def write_run_report(run: RunFolder, file: Path | None = None) -> Path:
@@ -48,18 +44,6 @@ def write_report(folder: Path, file: Path | None = None) -> Path:
             "runs/quickstart/<time>, or a sweep's, such as runs/quickstart/lr_sweep"
         ) from None
     return write_sweep_report(sweep, file)
-
-
-def left_behind(write: Callable[[], Path], folder: Path) -> Path | None:
-    """Write a page at the end of a long computation, which a page that fails must not spoil: None, with a warning."""
-    try:
-        return write()
-    except Exception as error:  # what was computed is worth more than its page
-        log.warning(
-            "%s was not written (%s: %s); once that is mended: python -m src.report %s",
-            REPORT, type(error).__name__, " ".join(str(error).split()), folder,
-        )  # fmt: skip
-        return None
 
 
 def _write(page: str, file: Path) -> Path:

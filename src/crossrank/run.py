@@ -1,5 +1,6 @@
 """A whole run, from components to an exported model and a result a person can read."""
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,8 @@ from crossrank.callbacks.pruning import Pruning
 from crossrank.callbacks.step_rng import StepKeyedRNG
 from crossrank.data.cache import replace_text
 from crossrank.data.datamodule import Batching, PairDataModule
+from crossrank.data.description import RECORD as RECORD_OF_DATA
+from crossrank.data.description import described
 from crossrank.data.lineage import Lineage
 from crossrank.data.lineage_record import RECORD, LineageRecord, differences
 from crossrank.data.mining import Miner
@@ -31,12 +34,12 @@ from crossrank.data.splits import training_texts
 from crossrank.data.teacher import Teacher
 from crossrank.errors import ConfigError, CrossrankError, ResumeError
 from crossrank.exports import export_checked
-from crossrank.faults import noted, told
+from crossrank.faults import left_behind, noted, told
 from crossrank.hub import Asset, require
 from crossrank.losses import Loss, refuse_labels
 from crossrank.models.backbones import Backbone
 from crossrank.outcome import Result, Trained, write_metrics, write_outcome
-from crossrank.reports import left_behind, write_run_report
+from crossrank.reports import write_run_report
 from crossrank.resume import refuse_or_warn
 from crossrank.training.checkpoints import SavedState, newest_whole_state
 from crossrank.training.module import RerankerModule
@@ -146,7 +149,7 @@ def _execute(run: TrainingRun) -> Result:
     started = time.monotonic()
     with _tracked(run) as loggers:
         result = _finish(run, *_train(run, loggers), started)
-        left_behind(lambda: write_run_report(RunFolder(run.run_dir)), run.run_dir)
+        left_behind(lambda: write_run_report(RunFolder(run.run_dir)), f"python -m src.report {run.run_dir}")
         for logger in loggers:
             logger.publish(run.run_dir)
     return result
@@ -160,7 +163,7 @@ def _finish(run: TrainingRun, module: RerankerModule, data: PairDataModule, star
     result = Result(run.run_dir, folder, best_step, rows, documents, time.monotonic() - started)
     weight = float(getattr(run.loss, "pos_weight", 1.0))
     pruned = next((c.pruned_at for c in run.callbacks.values() if isinstance(c, Pruning)), None)
-    trained = Trained(run.name, run.model.assets()[0], run.evaluation, run.calibration, weight, pruned)
+    trained = Trained(run.name, run.evaluation, run.calibration, weight, pruned)
     write_outcome(trained, result, data.rows)
     return result
 
@@ -175,6 +178,9 @@ def _train(run: TrainingRun, loggers: Sequence[JsonlLogger | Guarded]) -> tuple[
         evaluator.prepare()
     data.prepare_data()
     _record_lineage(run, data.rows.lineage)
+    if rank() == 0:
+        facts = described(data.rows, run.cache_dir, data.encoder) | {"steps_per_epoch": data.plan.steps_per_epoch}
+        replace_text(run.run_dir / RECORD_OF_DATA, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     refuse_labels(run.loss, data.rows.labels)
     module = RerankerModule(run.model.build(run.seed), run.loss, run.optimizer, run.schedule, run.trainer.step_mode)
     module.lineage = data.rows.lineage.ids

@@ -9,6 +9,16 @@ from crossrank.evaluation import Protocols
 from crossrank.gate import Component
 
 
+class CardSettings(BaseModel):
+    """The key `card` of conf/train.yaml: what nobody but the author of a model knows."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    language: str | list[str] | None = None  # ISO 639
+    license: str | None = None  # as the hub spells it, such as apache-2.0
+    datasets: list[str] = []  # hub ids
+    samples: Annotated[int, Field(ge=0, le=10)] = 3  # training pairs that are shown
+
+
 class RunConfig(BaseModel):
     """The keys at the root of conf/train.yaml; any other key there is a typo."""
 
@@ -25,6 +35,7 @@ class RunConfig(BaseModel):
     rerun: str | None
     retry_failed: bool
     resume_anyway: bool
+    card: CardSettings = CardSettings()
     source: Component
     miner: Component
     policy: Component

@@ -41,7 +41,8 @@ class SweepEnd(Callback):
         """
         from crossrank.analysis.closing import close
         from crossrank.analysis.sweeps import JOB, SweepFolder
-        from crossrank.reports import left_behind, write_sweep_report
+        from crossrank.faults import left_behind
+        from crossrank.reports import write_sweep_report
 
         folder = Path(config.hydra.sweep.dir)
         if not any(folder.glob(f"*/{JOB}")):  # of another program, which keeps none
@@ -51,7 +52,7 @@ class SweepEnd(Callback):
         failed = sweep.failed(self._started)
         best = None if sweep.best is None else f"python -m src.train {sweep.override_line(sweep.best)}"
         words = [*([] if best is None else [f"best   {best}"]), f"jobs   {sweep.path}/jobs.csv"]
-        if page := left_behind(lambda: write_sweep_report(sweep), sweep.path):
+        if page := left_behind(lambda: write_sweep_report(sweep), f"python -m src.report {sweep.path}"):
             words.append(f"report {page}")
         words += [f"failed {sweep.path / job}: {error or 'see its log'}" for job, error in failed.items()]
         if failed:

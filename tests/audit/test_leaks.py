@@ -148,7 +148,7 @@ def test_files_hold_what_was_found(tmp_path):
     found = find_leaks(QUESTIONS, ANSWERS, [task()])
     found.write(tmp_path / "leaks")
     assert sorted(file.name for file in (tmp_path / "leaks").iterdir()) == [
-        "leaks.csv", "leaks.parquet", "training_rows.npy"
+        "leaks.csv", "leaks.parquet", "queries.json", "training_rows.npy"
     ]  # fmt: skip
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "leaks" / "leaks.parquet"), found.touched)
     csv = pd.read_csv(tmp_path / "leaks" / "leaks.csv", keep_default_na=False)

@@ -19,7 +19,8 @@ from crossrank.data.training_rows import prepare_rows
 from crossrank.errors import DataError
 
 WORDS = ["cat", "dog", "river", "stone", "music", "iron", "paper", "cloud", "winter", "engine", "bread", "ocean"]
-ALL = {"texts", "given", "pool", "twins", "question tokens", "document tokens", "rows"}
+ROWS = {"rows", "description"}
+ALL = {"texts", "given", "pool", "twins", "question tokens", "document tokens", *ROWS}
 TOKENS = {"question tokens", "document tokens"}
 
 
@@ -106,11 +107,11 @@ def files_of(cache):
         ("the place", set(), set()),
         ("a byte", {"source", "split", "given", "pool", "twins", "tokens", "rows"}, ALL),
         ("the split", {"split", "given", "pool", "twins", "tokens", "rows"}, ALL),
-        ("the miner", {"miner", "pool", "twins", "rows"}, {"pool", "twins", "rows"}),
-        ("the depth", {"pool", "twins", "rows"}, {"pool", "twins", "rows"}),
-        ("the policy", {"policy", "rows"}, {"rows"}),
-        ("twins kept", {"twins", "policy", "rows"}, {"rows"}),
-        ("a teacher", {"teacher", "answers", "rows"}, {"answers", "rows"}),
+        ("the miner", {"miner", "pool", "twins", "rows"}, {"pool", "twins", *ROWS}),
+        ("the depth", {"pool", "twins", "rows"}, {"pool", "twins", *ROWS}),
+        ("the policy", {"policy", "rows"}, ROWS),
+        ("twins kept", {"twins", "policy", "rows"}, ROWS),
+        ("a teacher", {"teacher", "answers", "rows"}, {"answers", *ROWS}),
         ("max_length", {"tokenizer", "tokens"}, TOKENS),
         ("the tokenizer", {"tokenizer", "tokens"}, TOKENS),
     ],
@@ -122,10 +123,10 @@ def test_changing_one_thing_builds_what_follows_from_it_and_nothing_else(parts, 
 @pytest.mark.parametrize(
     ("change", "ids", "built"),
     [
-        ("the miner", {"miner", "pool", "twins", "answers", "rows"}, {"pool", "twins", "answers", "rows"}),
-        ("the teacher", {"teacher", "answers", "rows"}, {"answers", "rows"}),
-        ("the policy", {"policy", "answers", "rows"}, {"answers", "rows"}),  # other survivors to ask about
-        ("how many", {"policy", "rows"}, {"rows"}),
+        ("the miner", {"miner", "pool", "twins", "answers", "rows"}, {"pool", "twins", "answers", *ROWS}),
+        ("the teacher", {"teacher", "answers", "rows"}, {"answers", *ROWS}),
+        ("the policy", {"policy", "answers", "rows"}, {"answers", *ROWS}),  # other survivors to ask about
+        ("how many", {"policy", "rows"}, ROWS),
         ("max_length", {"tokenizer", "tokens"}, TOKENS),
     ],
 )
@@ -158,6 +159,7 @@ def test_caches_are_named_by_the_ids_and_hold_the_same_wherever_they_are_built(p
         f"pools/{ids['pool']}",
         f"twins/{ids['twins']}",
         f"rows/{ids['rows']}",
+        f"rows/{ids['rows']}-description",
     ]
     named += [f"tokens/{ids['tokens']}-{kind}" for kind in ("documents", "questions")]
     folders = {path.parent for path in (tmp_path / "a").rglob("content.json")}

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_lineage import WORDS, another, files_of, some_parts
+from test_lineage import ROWS, TOKENS, WORDS, another, files_of, some_parts
 
 from crossrank.data.lineage import knowable_lineage
 from crossrank.data.miners.bm25 import BM25Miner
@@ -29,9 +29,9 @@ def parts(tmp_path, encoder):
         ("nothing", set(), set()),
         ("the policy", set(), set()),  # nothing is mined that it could choose from
         ("the depth", set(), set()),
-        ("the split", {"split", "given", "tokens", "rows"}, {"texts", "given", "question tokens", "document tokens"}),
-        ("max_length", {"tokenizer", "tokens"}, {"question tokens", "document tokens"}),
-        ("a miner", {"miner", "policy", "pool", "twins", "rows"}, {"pool", "twins", "rows", "rows and given"}),
+        ("the split", {"split", "given", "tokens", "rows"}, {"texts", "given", *TOKENS, "description"}),
+        ("max_length", {"tokenizer", "tokens"}, TOKENS),
+        ("a miner", {"miner", "policy", "pool", "twins", "rows"}, {"pool", "twins", *ROWS, "rows and given"}),
     ],
 )
 def test_without_a_miner_rows_follow_from_what_the_source_gives(parts, tmp_path, change, ids, built):

@@ -26,7 +26,7 @@ def test_mined_rows_and_those_joined_with_given_ones_are_both_recorded(tmp_path,
     assert mined.folder == mined.lineage.folders(tmp_path)["rows and given"]
     alone = prepare_rows(listed([1, 0]), NoMiner(), Policy(3), encoder, tmp_path)
     caches = LineageRecord.of(alone.lineage, tmp_path).caches
-    assert caches.keys() == {"texts", "given", "question tokens", "document tokens"}
+    assert caches.keys() == {"texts", "given", "question tokens", "document tokens", "description"}
 
 
 def test_a_record_comes_back_as_it_was_written(parts, tmp_path):

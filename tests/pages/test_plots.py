@@ -4,11 +4,11 @@ import pandas as pd
 import pytest
 from made_runs import HOSTILE, write_run
 
+from crossrank.analysis.run_view import view
 from crossrank.analysis.summary import summary
 from crossrank.evaluation.calibration import reliability
 from crossrank.evaluation.significance import Interval
 from crossrank.pages import plots
-from crossrank.pages.run_view import view
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ import pytest
 from made_runs import write_run
 
 from crossrank.analysis.failures import failures
+from crossrank.analysis.run_view import RunView, view
 from crossrank.analysis.runs import RunFolder
 from crossrank.analysis.summary import SummaryRow, shown, summary
 from crossrank.evaluation.calibration import Calibration, reliability
 from crossrank.evaluation.significance import Interval
 from crossrank.pages import quality_chapters as quality
 from crossrank.pages.page_parts import Fold, Grid, Plot, Queries, Text, Tiles
-from crossrank.pages.run_view import RunView, view
 from crossrank.training.tracking import JsonlLogger
 
 

@@ -5,10 +5,10 @@ import json
 import pytest
 from made_runs import write_run
 
+from crossrank.analysis.run_view import RunView, view
 from crossrank.analysis.runs import RunFolder
 from crossrank.pages import record_chapters as record
 from crossrank.pages.page_parts import Code, Fold, Grid, Plot, Text
-from crossrank.pages.run_view import RunView, view
 from crossrank.training.tracking import JsonlLogger
 
 PROVENANCE = {

@@ -1,5 +1,6 @@
 """Which queries of the evaluation a training set has seen: their question, or a document that is relevant to them."""
 
+import json
 import logging
 import time
 from collections import Counter
@@ -10,11 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from pandas import DataFrame
 
 from crossrank.analysis.failures import short
 from crossrank.analysis.sections import Section
-from crossrank.data.cache import save_array
+from crossrank.data.cache import replace_text, save_array
 from crossrank.data.near_equal import NearEqual, NearIndex, Signatures, normalised
 from crossrank.errors import DataError
 from crossrank.evaluation.reranking import RerankingTask
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 
 QUESTIONS = NearEqual(words=1, threshold=0.8)  # a question is too short for longer n-grams: one word changes three
 ANSWERS = NearEqual(words=3, threshold=0.75)  # other versions of the same paragraph lie from 0.65 on
+QUERIES = "queries.json"  # how many queries of each dataset were looked at
 SLACK = 0.05  # what is looked at beyond the threshold, because MinHash only estimates
 TEXTS_PER_BLOCK = 4096
 
@@ -77,13 +80,33 @@ class Leaks:
         return DataFrame(rows, columns=TABLE_COLUMNS)
 
     def write(self, folder: Path) -> None:
-        """Write `touched` as leaks.parquet and leaks.csv, and training_rows.npy, each whole or not at all."""
+        """Write `touched` as leaks.parquet and leaks.csv, training_rows.npy and queries.json, each whole or not at all.
+
+        The last is written last: a folder that has it can be read back.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self.touched.to_parquet(folder / ".leaks.parquet", index=False)
         self.touched.to_csv(folder / ".leaks.csv", index=False)
         save_array(folder / ".training_rows.npy", self.training_rows)
         for name in ("leaks.parquet", "leaks.csv", "training_rows.npy"):
             (folder / f".{name}").replace(folder / name)
+        replace_text(folder / QUERIES, json.dumps(self.queries, indent=2) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> "Leaks | None":
+        """Return what was written into a folder, None where nothing was.
+
+        Raises:
+            DataError: a file is missing or damaged.
+        """
+        if not (folder / QUERIES).is_file():
+            return None
+        try:
+            queries = json.loads((folder / QUERIES).read_text(encoding="utf-8"))
+            touched, rows = pd.read_parquet(folder / "leaks.parquet"), np.load(folder / "training_rows.npy")
+            return cls({str(name): int(count) for name, count in queries.items()}, touched[TOUCHED_COLUMNS], rows)
+        except Exception as error:  # a damaged file may raise anything
+            raise DataError(f"{folder} holds no record of leaks ({error}); remove the folder") from error
 
     def sections(self, examples: int = 10) -> list[Section]:
         """Return the table and the closest matches as sections of a page."""

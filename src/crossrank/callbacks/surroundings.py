@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,9 @@ def _memory() -> float | None:
         return None
 
 
+@cache
 def installed() -> str:
     """Return every installed distribution with its version, a line each, as `pip install -r` reads it."""
-    found = {(part.metadata["Name"], part.version) for part in importlib.metadata.distributions()}
+    read = (part.metadata for part in importlib.metadata.distributions())  # each time it is asked for, a file is parsed
+    found = {(words["Name"], words["Version"]) for words in read}
     return "".join(f"{name}=={version}\n" for name, version in sorted(found, key=lambda pair: pair[0].lower()))

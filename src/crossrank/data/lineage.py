@@ -73,6 +73,7 @@ class Lineage:
             "document tokens": ("tokens", "tokens", "-documents"),
             "rows": ("rows", "rows", ""),
             "rows and given": ("rows", "rows", "-and-given"),  # where there are both
+            "description": ("rows", "rows", "-description"),
         }
         ids = self.ids
         return {

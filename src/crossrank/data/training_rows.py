@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crossrank.data.cache import cached, growing_arrays
+from crossrank.data.description import write_description
 from crossrank.data.given import Given
 from crossrank.data.lineage import Lineage, given_lineage, pool_lineage, with_rows
 from crossrank.data.mapped import let_go, new_array
@@ -147,6 +148,7 @@ def prepare_rows(
     if mined:
         refuse_other_texts(folders["pool"], len(asked), len(shown))
         rows_folder = given.beside(cached(folders["rows"], lambda to: write_rows(pool, policy, to)))
+    cached(folders["description"], lambda to: write_description(texts.index, rows_folder, to))
     texts.close()
     questions, documents, labels = (
         np.load(rows_folder / f"{name}.npy", mmap_mode="r") for name in ("questions", "documents", "labels")

@@ -2,12 +2,12 @@
 
 import importlib.metadata
 
+from crossrank.analysis.run_view import RunView
 from crossrank.analysis.runs import RunFolder
 from crossrank.pages import quality_chapters as quality
 from crossrank.pages import record_chapters as record
 from crossrank.pages.page import render
 from crossrank.pages.page_parts import Page
-from crossrank.pages.run_view import RunView
 
 CLOCK = str.maketrans({"T": " ", "Z": " UTC"})
 FOOTER = "Made by crossrank {version}, from the files of {folder}."

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from plotly import graph_objects as go
 
+from crossrank.analysis.run_view import RunView
 from crossrank.analysis.summary import SummaryRow
 from crossrank.evaluation.calibration import Reliability
 from crossrank.evaluation.significance import Interval
-from crossrank.pages.run_view import RunView
 
 MOST = 2000  # points of a line
 COLOURS = 6  # of the page

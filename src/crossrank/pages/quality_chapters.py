@@ -8,12 +8,12 @@ import pandas as pd
 from crossrank.analysis.failures import Failures, failures
 from crossrank.analysis.failures_page import sections
 from crossrank.analysis.report import calibration_findings, recall_table
+from crossrank.analysis.run_view import RunView
 from crossrank.analysis.summary import NOTE, PROTOCOLS, SummaryRow, filled, shown
 from crossrank.evaluation.calibration import Calibration
 from crossrank.evaluation.significance import Interval
 from crossrank.pages import plots
 from crossrank.pages.page_parts import Chapter, Fold, Grid, Part, Plot, Queries, Query, Text, Tile, Tiles, Tone
-from crossrank.pages.run_view import RunView
 
 NO_EVALUATION = Text("Nothing was evaluated: the run has no evaluation, or stopped before its first.", "note")
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from crossrank.analysis.run_view import RunView
 from crossrank.pages import plots
 from crossrank.pages.page_parts import Cell, Chapter, Code, Fold, Grid, Part, Plot, Text
-from crossrank.pages.run_view import RunView
 
 HEALTH: dict[str, tuple[dict[str, str], str, dict[str, Any]]] = {  # title: lines, key by name; caption; y axis
     "Mean scores in training": (

@@ -3,10 +3,10 @@ import json
 import pytest
 from made_runs import write_run
 
+from crossrank.analysis.run_view import RunView, view
 from crossrank.analysis.runs import RunFolder
 from crossrank.analysis.summary import summary
 from crossrank.errors import DataError
-from crossrank.pages.run_view import RunView, view
 from crossrank.training.tracking import JsonlLogger
 
 

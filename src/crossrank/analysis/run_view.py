@@ -1,6 +1,7 @@
-"""What the pages say of a run, read once: also of one that has not finished, or that never evaluated."""
+"""What pages and card say of a run, read once: also of one that has not finished, or that never evaluated."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,9 +28,10 @@ class Monitor:
 
 @dataclass(frozen=True)
 class RunView:
-    """A run's folder, where what is missing is empty."""
+    """A run's folder, where what is missing is empty; `known` stands for a result.json that is yet to be written."""
 
     run: RunFolder
+    known: Mapping[str, Any] | None = None
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -47,7 +49,7 @@ class RunView:
     @cached_property
     def result(self) -> dict[str, Any]:
         """What result.json holds; empty where the run has not finished."""
-        return self.read("result.json")
+        return self.read("result.json") if self.known is None else dict(self.known)
 
     @cached_property
     def log(self) -> list[str]:
