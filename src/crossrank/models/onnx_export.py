@@ -51,7 +51,8 @@ def write_onnx(folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         classifier = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="sdpa")
         _export(classifier.eval(), tokenizer, folder / FP32)
-        quantize_dynamic(folder / FP32, folder / INT8, weight_type=QuantType.QInt8)
+        # a scale a column makes the file 0.4 % larger, and Kendall's tau of MiniLM with a new head 0.91 instead of 0.77
+        quantize_dynamic(folder / FP32, folder / INT8, weight_type=QuantType.QInt8, per_channel=True)
     log.info("wrote %s and %s (opset %d)", FP32, INT8, OPSET)
 
 
