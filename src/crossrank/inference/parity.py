@@ -30,8 +30,9 @@ from crossrank.models.onnx_export import FP32, INT8, in_words
 log = logging.getLogger(__name__)
 
 PARITY = "parity.json"
-# Of a logit, or of its share where it is beyond 1. float32 rounds by 6e-8 of a number, and batches of another shape add
-# that up to some 1e-6 over a model's layers; another pooling, weight or cut moves a logit by 1e-3 at least.
+# Of a logit, or as a share of the largest where that is beyond 1. float32 rounds by 6e-8 of a number, which grows to
+# 1e-6 over the 22 layers of ModernBERT-base (measured: 5e-7 of the largest logit, fused and padded); another pooling,
+# weight or cut moves a logit by 1e-3 at least.
 TOLERANCE = 1e-5
 
 
@@ -150,10 +151,10 @@ def _judged(answer: dict[str, Any], memory: InMemory) -> Agreement:
 
 
 def _gap(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float | None:
-    """Return the largest difference, as a share of what is beyond 1."""
+    """Return the largest difference, as a share of the largest number expected where that is beyond 1."""
     if found.shape != expected.shape or not np.isfinite(found).all():
         return None
-    return float((np.abs(found - expected) / np.maximum(1.0, np.abs(expected))).max())
+    return float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
 
 
 def _logistic(logits: Logits) -> npt.NDArray[np.float64]:
