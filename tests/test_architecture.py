@@ -90,6 +90,7 @@ LAYERS = {  # package: what of crossrank it may import besides itself
         "resume",
         "hub",
         "data",
+        "callbacks",
         "models",
         "inference",
         "analysis",
@@ -99,7 +100,19 @@ LAYERS = {  # package: what of crossrank it may import besides itself
         "outcome",
         "config",
     },
-    "config": {"errors", "identity", "resume", "redaction", "data", "evaluation", "callbacks", "run", "gate", "schema"},
+    "config": {
+        "errors",
+        "identity",
+        "resume",
+        "redaction",
+        "data",
+        "evaluation",
+        "models",
+        "callbacks",
+        "run",
+        "gate",
+        "schema",
+    },
     "__init__": {"errors", "inference"},
 }
 

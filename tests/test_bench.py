@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from bench import check, evaluate, inputs, memory, recipes, score, soak, table, train
+from bench import check, evaluate, inputs, memory, pieces, recipes, score, soak, table, train
 from bench.measure import Clock, Turns, compare, matmul_flops
 from crossrank.analysis.alignment import align
 from crossrank.analysis.compare import compare as compare_systems
@@ -241,6 +241,13 @@ def test_memory_is_looked_at_before_a_training_and_after_its_last_batch(tmp_path
     assert len(list((tmp_path / "shards").iterdir())) == 1
     sizes = [int(line.split(" MiB")[0].split()[-1]) for line in lines[1:]]
     assert all(50 < size < 5000 for size in sizes)
+
+
+def test_a_step_in_pieces_is_measured():
+    line = pieces.measure(1, 3).split()
+    assert (line[0], line[4:6], line[7], line[9]) == ("10", ["3", "pieces"], "MiB", "s")
+    assert 10 * 45 <= int(line[2].replace(",", "")) <= 10 * 125
+    assert float(line[6]) > 50  # a gradient of 22 million weights at least
 
 
 @pytest.mark.parametrize("name", recipes.CELLS)

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+import torch
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from crossrank.callbacks.evaluation import PeriodicEvaluation
 from crossrank.config import build_parts, build_training_run
@@ -182,6 +184,8 @@ OUT_OF_RANGE = {
     "policy.negatives=101": ("policy", "the pool holds 100 candidates"),
     "data.pairs_per_step=0": ("data", "steps per epoch would be 0"),
     "data.questions_per_step=0": ("data", "questions_per_step must be at least 1, got 0"),
+    "data.in_batch_negatives=-1": ("data", "counts documents from 0, got -1"),
+    "data.in_batch_negatives=4": ("data", "needs questions_per_step to be at least 2, got None"),
     "data.max_steps=0": ("data", "max_steps >= 1"),
     "data.workers=-1": ("data", "at least 0, got -1"),
     "optimizer.lr=-1": ("optimizer", "Invalid learning rate: -1"),
@@ -189,6 +193,7 @@ OUT_OF_RANGE = {
     "schedule.warmup_ratio=2": ("schedule", "got 2"),
     "loss.pos_weight=0": ("loss", "above 0, got 0"),
     "trainer.accumulate_grad_batches=0": ("trainer", "at least 1"),
+    "trainer.gradient_cache=0": ("trainer", "at least 1, got 0"),
     "model.max_length=2": ("model", "max_length at least 8"),
     "model.heads=3": ("model", "multiple of heads"),
     "callbacks.evaluation.every_n_steps=0": ("callbacks.evaluation", "at least 1, got 0"),
@@ -223,6 +228,20 @@ IMPOSSIBLE = {
     ),
     ("data.pairs_per_step=9", "trainer.accumulate_grad_batches=2"): ("data.pairs_per_step", "9 is not a multiple"),
     ("data.questions_per_step=9", "trainer.accumulate_grad_batches=2"): ("data.questions_per_step", "9 is not a"),
+    ("adapter=lora", "model.attention=fused"): ("model.attention", "no place for adapters; set it to auto or packed"),
+    ("callbacks=[throughput,ema]", "~callbacks.evaluation", "~callbacks.checkpoint"): (
+        "callbacks.ema",
+        "an average is judged by evaluating it, and no callback evaluates",
+    ),
+    ("trainer.gradient_cache=2", "trainer.accumulate_grad_batches=2"): (
+        "trainer",
+        "on one device: it needs accumulate",
+    ),
+    ("loss=multiple_negatives_cached", "trainer=ddp"): (
+        "trainer",
+        "it needs devices=1, strategy=auto, got 2, ddp",
+    ),
+    ("data.questions_per_step=1", "data.in_batch_negatives=4"): ("data", "at least 2, got 1"),
     ("loss=listnet", "data.questions_per_step=null"): (
         "data.questions_per_step",
         "null spreads a question over many batches and ListNet compares its documents; set it to 8, say",
@@ -238,9 +257,29 @@ def test_impossible_combination(overrides):
     assert reason in problem
 
 
+def test_what_no_process_has_whole_is_not_averaged(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    callbacks = "callbacks=[evaluation,throughput,checkpoint,checkpoint_mean]"
+    build_training_run(smoke(callbacks, "trainer=ddp", "trainer.devices=2"))
+    assert problems_of(callbacks, "trainer=fsdp", "trainer.devices=2") == [
+        "callbacks.checkpoint_mean: under fsdp no process has all weights to average; use trainer=ddp"
+    ]
+
+
+@pytest.mark.parametrize("name", ["../../home", "a/b", ".."])
+def test_an_average_whose_name_leads_out_of_its_folder_is_refused(name):
+    cfg = smoke("callbacks=[evaluation,throughput,checkpoint,ema]")
+    OmegaConf.set_struct(cfg, False)
+    cfg.callbacks[name] = cfg.callbacks.pop("ema")
+    with pytest.raises(ConfigError, match="a folder is called after an average, so its name is a word"):
+        build_training_run(cfg)
+
+
 def test_combinations_at_the_limit_are_possible():
     build_training_run(smoke("data.pool_depth=100", "data.pairs_per_step=8", "trainer.accumulate_grad_batches=4"))
     build_training_run(smoke("data.pairs_per_step=9", "data.questions_per_step=8", "trainer.accumulate_grad_batches=2"))
+    build_training_run(smoke("data.questions_per_step=2", "data.in_batch_negatives=99"))
+    build_training_run(smoke("data.pairs_per_step=9", "trainer.gradient_cache=4"))
 
 
 def test_everything_wrong_is_named_at_once_each_by_its_path_and_once():

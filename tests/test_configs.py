@@ -64,10 +64,15 @@ def fill(cfg: DictConfig, path: str) -> None:
 
 
 def smoke_with(group: str, choice: str) -> DictConfig:
-    """Compose experiment=smoke with one choice of one group and nothing else changed."""
-    cfg = composed("experiment=smoke", "run_dir=nowhere", f"{group}={choice}")
+    """Compose experiment=smoke with one choice of one group and nothing else changed.
+
+    A callback stands beside the evaluation, which some need.
+    """
+    choices = dict.fromkeys(["evaluation", choice] if group == "callbacks" else [choice])
+    cfg = composed("experiment=smoke", "run_dir=nowhere", f"{group}=[{','.join(choices)}]")
     OmegaConf.set_struct(cfg, False)
-    keep(cfg[group], alone(group, choice)[group])
+    wanted = OmegaConf.merge({}, *(alone(group, name)[group] for name in choices))
+    keep(cfg[group], wanted)
     for path in OmegaConf.missing_keys(cfg):
         if path.startswith(f"{group}."):
             fill(cfg, path)

@@ -14,6 +14,7 @@ from crossrank.evaluation import Evaluator
 from crossrank.hub import Asset
 from crossrank.losses import Loss
 from crossrank.models.backbones import Backbone
+from crossrank.models.lora import Adapter
 from crossrank.training.optim import Schedule
 
 PAIRS = 24
@@ -105,7 +106,9 @@ def test_schedule_gives_a_share_of_the_learning_rate_at_every_step(choice, total
         assert max(factors) > 0.9  # nearly all of lr is reached at some step
 
 
-PROTOCOLS = {"source": Source, "miner": Miner, "model": Backbone, "schedule": Schedule, "loss": Loss}
+PROTOCOLS = {
+    "source": Source, "miner": Miner, "model": Backbone, "adapter": Adapter, "schedule": Schedule, "loss": Loss,
+}  # fmt: skip
 
 
 def methods(protocol):

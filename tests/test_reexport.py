@@ -5,7 +5,10 @@ import shutil
 
 import pytest
 import torch
+from conftest import run_program
+from safetensors.torch import load_file
 
+from crossrank.data.lineage_record import LineageRecord
 from crossrank.errors import ConfigError, DataError, ExportError
 from crossrank.reexport import reexport
 from crossrank.verify import verify
@@ -82,6 +85,37 @@ def test_of_a_run_that_evaluated_nothing_the_last_weights_are_exported(run_dir):
     (run_dir / "lineage.json").write_text(json.dumps(record))
     assert reexport(run_dir).step == 6
     assert not (run_dir / "export" / "calibration.json").exists()
+
+
+def test_an_average_that_was_kept_is_exported_again_and_not_the_best_step(run_dir):
+    saved = torch.load(run_dir / "checkpoints" / "best.ckpt", weights_only=True)
+    name = "model.classifier.classifier.weight"
+    saved["state_dict"][name] = saved["state_dict"][name] * 2
+    saved["global_step"] = 6
+    torch.save(saved, run_dir / "checkpoints" / "averaged.ckpt")
+    assert reexport(run_dir).step == 3  # the run did not keep it
+    record = LineageRecord.read(run_dir)
+    files = [run_dir / file for file in record.files]
+    record.with_files(run_dir, [*files, run_dir / "checkpoints" / "averaged.ckpt"]).write(run_dir)
+    assert reexport(run_dir).step == 6
+    weights = load_file(run_dir / "export" / "model.safetensors")
+    assert torch.equal(weights["classifier.weight"], saved["state_dict"][name])
+    assert {"checkpoints/best.ckpt", "checkpoints/averaged.ckpt"} <= set(LineageRecord.read(run_dir).files)
+    (run_dir / "checkpoints" / "averaged.ckpt").unlink()
+    with pytest.raises(ExportError, match=r"averaged.ckpt: no such file"):
+        reexport(run_dir)
+
+
+def test_adapters_are_exported_again_as_the_plain_model_that_they_make(smoke_run, tmp_path):
+    run_dir = tmp_path / "run"
+    words = ["experiment=smoke", "adapter=lora", f"hydra.run.dir={run_dir}", f"cache_dir={smoke_run.cache}"]
+    done = run_program("src.train", *words)
+    assert done.returncode == 0, done.stderr
+    before = _contents(run_dir / "export")
+    assert json.loads(before["parity.json"])[0]["consumer"] == "crossrank, in memory, packed"
+    shutil.rmtree(run_dir / "export")
+    reexport(run_dir)
+    assert _contents(run_dir / "export") == before
 
 
 def _spoilt(run_dir):

@@ -74,7 +74,13 @@ def test_another_config_is_refused_with_what_differs(overrides, tmp_path, caplog
 
 
 @pytest.mark.parametrize(
-    "how", [["data.workers=3"], ["trainer.accumulate_grad_batches=4"], ["trainer.devices=2", "+trainer.strategy=ddp"]]
+    "how",
+    [
+        ["data.workers=3"],
+        ["trainer.accumulate_grad_batches=4"],
+        ["trainer.gradient_cache=4"],
+        ["trainer.devices=2", "+trainer.strategy=ddp"],
+    ],
 )
 def test_how_the_work_is_shared_may_change(how, tmp_path):
     folder = started(tmp_path / "run")

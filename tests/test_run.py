@@ -54,6 +54,48 @@ def test_the_best_step_is_kept_reported_and_exported(build):
     assert all(torch.equal(best[f"model.classifier.{name}"], tensor) for name, tensor in exported.items())
 
 
+AVERAGING = "callbacks=[health,evaluation,throughput,progress,checkpoint,provenance,ema]"
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_an_average_is_exported_and_reported_where_it_is_better(better, build, monkeypatch, caplog):
+    """Which of the two is better on 20 questions is chance, so the test says what the comparison found."""
+    from safetensors.torch import load_file
+
+    import crossrank.callbacks.verdicts as verdicts
+    from crossrank.analysis.runs import RunFolder
+
+    compared = verdicts.paired
+
+    def with_the_value(*args):
+        found = compared(*args)
+        return replace(found, value=found.against + (0.01 if better else -0.01))
+
+    monkeypatch.setattr(verdicts, "paired", with_the_value)
+    run = build(AVERAGING, "callbacks.ema.rule.decay=0.5", "data.max_steps=4", "callbacks.evaluation.every_n_steps=2")
+    result = execute(run)
+    facts = json.loads((run.run_dir / "result.json").read_text())
+    state = max((run.run_dir / "checkpoints").glob("step=*.ckpt"))
+    average = torch.load(state, weights_only=True)["callbacks"]["Averaging-Ema(decay=0.5)"]["weights"]
+    best = torch.load(run.run_dir / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    expected = average if better else best
+    for name, tensor in load_file(result.export / "model.safetensors").items():
+        assert torch.equal(tensor, expected[f"model.classifier.{name}"])
+    assert [a["exported"] for a in facts["averages"]] == [better]
+    assert result.averaged == ("ema" if better else None)
+    assert (result.best_step == facts["best_step"] == 5) == better
+    assert result.words()[0].startswith("ema, as step 5" if better else "best step ")
+    told = RunFolder(run.run_dir).evaluations
+    told = told[(told["step"] == result.best_step) & (told["metric"] == "ndcg@10")]["value"].mean()
+    ndcg = next(row for row in result.rows if row.metric == "ndcg@10")
+    assert ndcg.after.mean == pytest.approx(told)
+    assert facts["best_value"] == pytest.approx(told)
+    report = (run.run_dir / "report.md").read_text()
+    assert ("it stands for the average ema" in report) == better
+    assert "## Averaged weights" in report
+    assert ("the average is exported" in caplog.text) == better
+
+
 def test_without_evaluation_the_last_weights_are_exported(build):
     result = execute(build("~callbacks.evaluation", "data.max_steps=2"))
     assert (result.best_step, result.rows) == (2, [])

@@ -7,6 +7,7 @@ import difflib
 import importlib.util
 import json
 import logging
+import re
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from crossrank.callbacks.averaging import Averaging
 from crossrank.callbacks.evaluation import PeriodicEvaluation
 from crossrank.data.cache import replace_text
 from crossrank.data.miners.none import NoMiner
@@ -27,6 +29,7 @@ from crossrank.errors import ConfigError
 from crossrank.evaluation import Evaluator, metric_names, produced_keys
 from crossrank.gate import Node, build, examine, leaves, wrong_kind
 from crossrank.identity import differences, identity
+from crossrank.models.lora import Adapter
 from crossrank.redaction import redact, secrets_in
 from crossrank.resume import ORIGIN
 from crossrank.run import TrainingRun
@@ -35,6 +38,7 @@ from crossrank.schema import AuditConfig, AuditSettings, CompareConfig, Evaluate
 log = logging.getLogger(__name__)
 
 COMPONENTS = ("source", "miner", "policy", "data", "model", "loss", "optimizer", "schedule", "trainer")
+OPTIONAL = {"teacher": Teacher, "adapter": Adapter}
 EXTRAS = {"TensorBoardLogger": "tensorboard", "TrackioLogger": "trackio"}  # a logger: the package and extra it needs
 
 
@@ -48,8 +52,7 @@ def build_training_run(cfg: DictConfig, resumed: bool = False, schema: type[RunC
     raw, tree, problems = examine(cfg, schema)
     problems += secrets_in(leaves(tree))
     parts: dict[str, Any] = {name: build(name, tree.get(name), raw, problems) for name in COMPONENTS}
-    if tree.get("teacher") is not None:
-        parts["teacher"] = build("teacher", tree["teacher"], raw, problems)
+    parts |= {name: build(name, tree[name], raw, problems) for name in OPTIONAL if tree.get(name) is not None}
     for group in ("callbacks", "logger"):
         nodes = tree[group] if isinstance(tree.get(group), Mapping) else {}
         parts[group] = {key: build(f"{group}.{key}", node, raw, problems) for key, node in nodes.items()}
@@ -142,8 +145,8 @@ def _wrong_kinds(parts: dict[str, Any]) -> Iterator[str]:
     kinds = typing.get_type_hints(TrainingRun) | {"optimizer": None}
     for name in COMPONENTS:
         yield from wrong_kind(name, parts.get(name), kinds[name])
-    if parts.get("teacher") is not None:
-        yield from wrong_kind("teacher", parts["teacher"], Teacher)
+    for name, kind in OPTIONAL.items():
+        yield from wrong_kind(name, parts.get(name), kind)
     for key, callback in parts.get("callbacks", {}).items():
         yield from wrong_kind(f"callbacks.{key}", callback, pl.Callback)
         for name, evaluator in callback.evaluators.items() if isinstance(callback, PeriodicEvaluation) else ():
@@ -202,6 +205,23 @@ def _teacher_has_something_to_judge(parts: Node) -> Iterator[str]:
         yield "teacher: it judges what a miner finds, and miner=none finds nothing; leave one of them out"
 
 
+def _adapters_have_a_place(parts: Node) -> Iterator[str]:
+    if parts.get("adapter") is not None and getattr(parts["model"], "attention", None) == "fused":
+        yield "model.attention: the fused forward has no place for adapters; set it to auto or packed, or adapter=null"
+
+
+def _averages_can_be_made_and_judged(parts: Node) -> Iterator[str]:
+    averages = [name for name, callback in parts["callbacks"].items() if isinstance(callback, Averaging)]
+    evaluated = any(isinstance(callback, PeriodicEvaluation) for callback in parts["callbacks"].values())
+    for name in averages:
+        if not re.fullmatch(r"\w[\w.@+-]*", name):
+            yield f"callbacks.{name}: a folder is called after an average, so its name is a word without slashes"
+        if not evaluated:
+            yield f"callbacks.{name}: an average is judged by evaluating it, and no callback evaluates; add evaluation"
+        if parts["trainer"].strategy == "fsdp":
+            yield f"callbacks.{name}: under fsdp no process has all weights to average; use trainer=ddp"
+
+
 RULES: dict[Callable[[Node], Iterator[str]], tuple[str, ...]] = {  # a rule and the parts that it reads
     _monitor_is_produced: ("callbacks",),
     _pool_is_deep_enough: ("data", "policy"),
@@ -210,4 +230,6 @@ RULES: dict[Callable[[Node], Iterator[str]], tuple[str, ...]] = {  # a rule and 
     _optimizer_accepts_its_values: ("optimizer",),
     _teacher_has_something_to_judge: ("miner",),
     _loggers_are_installed: ("logger",),
+    _adapters_have_a_place: ("model",),
+    _averages_can_be_made_and_judged: ("callbacks", "trainer"),
 }

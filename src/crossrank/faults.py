@@ -98,7 +98,7 @@ def _last_line(error: CrossrankError) -> str:
 
 def _memory(go_on: str) -> str:
     return (
-        "out of memory: lower model.max_length or data.pairs_per_step, raise trainer.accumulate_grad_batches or set "
-        "+model.recompute=true, which change no gradient but for rounding; if an evaluation ran, lower "
-        f"callbacks.evaluation.tokens_per_batch; {go_on}"
+        "out of memory: lower model.max_length or data.pairs_per_step, raise trainer.accumulate_grad_batches or "
+        "trainer.gradient_cache or set +model.recompute=true, which change no gradient but for rounding; if an "
+        f"evaluation ran, lower callbacks.evaluation.tokens_per_batch; {go_on}"
     )

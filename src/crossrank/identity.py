@@ -9,7 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 HOW = (  # what a run may be taken up with another of, at the same pairs a step
-    "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.accumulate_grad_batches", "data.workers",
+    "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.accumulate_grad_batches",
+    "trainer.gradient_cache", "data.workers",
 )  # fmt: skip
 OWN_KEYS = (
     "resume",

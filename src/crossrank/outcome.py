@@ -1,14 +1,17 @@
 """What a run ends with: the table, the calibration, the report, the card and the result on disk."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crossrank.analysis.averages import averages_section
 from crossrank.analysis.report import CalibrationMethod, calibrated, run_report
 from crossrank.analysis.runs import RunFolder
 from crossrank.analysis.summary import SummaryRow
 from crossrank.callbacks.evaluation import PeriodicEvaluation
+from crossrank.callbacks.verdicts import KEPT, Verdict, best_of
 from crossrank.card.written import write_card
 from crossrank.data.cache import replace_text
 from crossrank.data.lineage_record import LineageRecord
@@ -28,13 +31,15 @@ class Result:
     rows: list[SummaryRow]
     documents: Path  # the source's training pairs in a file, whose answers can be ranked
     seconds: float
+    averaged: str | None = None  # the average that was kept; `best_step` then only numbers its evaluation
 
     def words(self) -> list[str]:
         """Return what a person is told besides the table."""
         reports = [str(file) for name in ("report.html", "report.md") if (file := self.run_dir / name).is_file()]
         table = ["brackets hold 95 % intervals; gains are over the first stage; the report says where it fails"]
+        best = f"best step {self.best_step}" if self.averaged is None else f"{self.averaged}, as step {self.best_step}"
         return [
-            f"best step {self.best_step}, {self.seconds / 60:.1f} minutes",
+            f"{best}, {self.seconds / 60:.1f} minutes",
             *(table if self.rows else []),
             f"model    {self.export}",
             f"report   {', '.join(reports)}",
@@ -47,7 +52,8 @@ class Result:
         """Return the same for another program."""
         rows = [row.facts() for row in self.rows]
         facts = {"run": self.run_dir, "export": self.export, "documents": self.documents, "best_step": self.best_step}
-        return facts | {"seconds": round(self.seconds, 1), "rows": rows}
+        averaged = {"averaged": self.averaged} if self.averaged else {}
+        return facts | averaged | {"seconds": round(self.seconds, 1), "rows": rows}
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ class Trained:
     calibration: CalibrationMethod
     pos_weight: float  # of the loss
     pruned_at: int | None = None  # the step after which a search stopped it
+    averages: Sequence[Verdict] = ()
 
 
 def write_outcome(run: Trained, result: Result, rows: TrainingRows) -> None:
@@ -79,9 +86,14 @@ def write_outcome(run: Trained, result: Result, rows: TrainingRows) -> None:
         calibration = write_calibration(
             folder, result.export, result.best_step, monitor.split("/")[1], run.calibration, run.pos_weight
         )
-        report = run_report(folder, run.name, result.best_step, result.rows, monitor, calibration)
+        if run.averages:
+            kept = best_of(run.averages)
+            facts["averages"] = [verdict.facts() | {"exported": verdict is kept} for verdict in run.averages]
+        averages = averages_section(facts.get("averages", []), monitor, result.best_step)
+        report = run_report(folder, run.name, result.best_step, result.rows, monitor, calibration, averages)
     LineageRecord(rows.lineage.published().steps, {}).write(result.export)
     best = [run.evaluation.best_checkpoint] if run.evaluation else []
+    best += [best[0].with_name(KEPT)] if best_of(run.averages) else []
     files = [*best, *exported_files(result.export)]
     LineageRecord.read(result.run_dir).with_files(result.run_dir, files).write(result.run_dir)
     run_folder = RunFolder(result.run_dir)

@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from crossrank.analysis.runs import RunFolder
+from crossrank.callbacks.evaluation import BEST
+from crossrank.callbacks.verdicts import KEPT
 from crossrank.card.written import write_card
 from crossrank.config import build_parts
 from crossrank.data.fingerprint import sha256
@@ -28,7 +30,7 @@ from crossrank.training.checkpoints import newest_whole_state, read_checkpoint
 
 log = logging.getLogger(__name__)
 
-BEST = Path("checkpoints", "best.ckpt")
+CHOSEN = (f"checkpoints/{KEPT}", f"checkpoints/{BEST}")  # an average is kept only where it is better
 PREFIX = "model."  # of the module that was trained
 
 
@@ -68,11 +70,13 @@ def reexport(
     refuse_missing(interpreters)
     if onnx:
         refuse_without_onnx()
-    parts = build_parts(config, ("model", "loss"))
+    parts = build_parts(config, ("model", "adapter", "loss"))
     require(parts["model"].assets())
     file = _best(run_dir, record)
     step, weights = _read(file)
     model, encoder = parts["model"].build(config.seed), parts["model"].encoder()
+    if "adapter" in parts:
+        model = parts["adapter"].adapt(model, config.seed)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -80,12 +84,12 @@ def reexport(
         raise ExportError(f"{file} holds other weights than {run_dir}'s config describes: {said}") from error
     made = export_checked(model, encoder, run_dir, folder, interpreters, onnx)
     LineageRecord(record.lineage.published().steps, {}).write(made)
-    if file.name == BEST.name:
+    if file.name in (BEST, KEPT):
         weight = float(getattr(parts["loss"], "pos_weight", 1.0))
         write_calibration(run, made, step, config.monitor.split("/")[1], config.calibration, weight)
     write_card(run, made)
     if record.files and folder is None:  # it has finished
-        kept = [run_dir / BEST] if BEST.as_posix() in record.files else []
+        kept = [run_dir / name for name in CHOSEN if name in record.files]
         record.with_files(run_dir, [*kept, *exported_files(made)]).write(run_dir)
     return Reexported(run_dir, made, step, json.loads((made / PARITY).read_text(encoding="utf-8")))
 
@@ -99,16 +103,27 @@ def _refuse_to_replace(folder: Path | None) -> None:
 
 
 def _best(run_dir: Path, record: LineageRecord) -> Path:
-    """Return the checkpoint to export: the best that was evaluated, or of a run without evaluations the last."""
-    file, recorded = run_dir / BEST, record.files.get(BEST.as_posix())
-    if file.is_file():
-        if recorded not in (None, sha256(file)):
-            raise ExportError(f"{file} is not the file that the run ended with; python -m src.verify {run_dir}")
+    """Return the checkpoint to export: an average that was kept, the best evaluated step, or without both the last.
+
+    Raises:
+        ExportError: it is gone, or is not what was recorded of it.
+    """
+    averaged, best = (run_dir / name for name in CHOSEN)
+    recorded = [run_dir / name for name in CHOSEN if name in record.files]
+    if recorded:
+        file = recorded[0]
+        if not file.is_file():
+            raise ExportError(f"{file}: no such file, and without it nothing can be exported of {run_dir}")
+        if sha256(file) != record.files[file.relative_to(run_dir).as_posix()]:
+            raise ExportError(f"{file} is not the file that the run ended with; see python -m src.verify {run_dir}")
         return file
-    evaluated = recorded is not None or any((run_dir / "evaluations").glob("step=*"))
+    if best.is_file():  # of a run that has not finished; an older average is of an earlier attempt
+        newer = averaged.is_file() and averaged.stat().st_mtime_ns >= best.stat().st_mtime_ns
+        return averaged if newer else best
+    evaluated = any((run_dir / "evaluations").glob("step=*"))
     state = None if evaluated else newest_whole_state(run_dir / "checkpoints")
     if state is None:
-        raise ExportError(f"{file}: no such file, and without it nothing can be exported of {run_dir}")
+        raise ExportError(f"{best}: no such file, and without it nothing can be exported of {run_dir}")
     return state.file
 
 

@@ -17,10 +17,12 @@ from omegaconf import OmegaConf
 from crossrank.analysis.report import CalibrationMethod
 from crossrank.analysis.runs import RunFolder
 from crossrank.analysis.summary import summary
+from crossrank.callbacks.averaging import Averaging
 from crossrank.callbacks.evaluation import PeriodicEvaluation
 from crossrank.callbacks.provenance import changed_since
 from crossrank.callbacks.pruning import Pruning
 from crossrank.callbacks.step_rng import StepKeyedRNG
+from crossrank.callbacks.verdicts import Verdict, best_of, judge, keep_better
 from crossrank.data.cache import replace_text
 from crossrank.data.datamodule import Batching, PairDataModule
 from crossrank.data.description import RECORD as RECORD_OF_DATA
@@ -38,6 +40,7 @@ from crossrank.faults import left_behind, noted, told
 from crossrank.hub import Asset, require
 from crossrank.losses import Loss, refuse_labels
 from crossrank.models.backbones import Backbone
+from crossrank.models.lora import Adapter
 from crossrank.outcome import Result, Trained, write_metrics, write_outcome
 from crossrank.reports import write_run_report
 from crossrank.resume import refuse_or_warn
@@ -72,6 +75,7 @@ class TrainingRun:
     callbacks: Mapping[str, pl.Callback] = field(default_factory=dict)
     loggers: Mapping[str, Callable[[], Logger]] = field(default_factory=dict)
     teacher: Teacher | None = None
+    adapter: Adapter | None = None
     calibration: CalibrationMethod = "platt"
     resumed: bool = False  # it goes on where `run_dir` stopped
     resume_anyway: bool = False  # even where code, packages or data are not what they were
@@ -148,31 +152,38 @@ def _tracked(run: TrainingRun) -> Iterator[list[JsonlLogger | Guarded]]:
 def _execute(run: TrainingRun) -> Result:
     started = time.monotonic()
     with _tracked(run) as loggers:
-        result = _finish(run, *_train(run, loggers), started)
+        result = _finish(run, *_train(run, loggers), loggers, started)
         left_behind(lambda: write_run_report(RunFolder(run.run_dir)), f"python -m src.report {run.run_dir}")
         for logger in loggers:
             logger.publish(run.run_dir)
     return result
 
 
-def _finish(run: TrainingRun, module: RerankerModule, data: PairDataModule, started: float) -> Result:
-    best_step = _load_best(run, module, data.max_steps)
+def _finish(
+    run: TrainingRun, module: RerankerModule, data: PairDataModule, verdicts: list[Verdict],
+    loggers: Sequence[Logger], started: float,
+) -> Result:  # fmt: skip
+    best_step = keep_better(verdicts, run.evaluation, loggers, module) if run.evaluation else data.max_steps
     folder = export_checked(module.model, data.encoder, run.run_dir)
     rows = summary(RunFolder(run.run_dir), best_step) if run.evaluation else []
     documents = training_texts(data.rows.lineage.folders(run.cache_dir)["texts"])
-    result = Result(run.run_dir, folder, best_step, rows, documents, time.monotonic() - started)
+    kept = best_of(verdicts)
+    seconds = time.monotonic() - started
+    result = Result(run.run_dir, folder, best_step, rows, documents, seconds, kept.name if kept else None)
     weight = float(getattr(run.loss, "pos_weight", 1.0))
     pruned = next((c.pruned_at for c in run.callbacks.values() if isinstance(c, Pruning)), None)
-    trained = Trained(run.name, run.evaluation, run.calibration, weight, pruned)
+    trained = Trained(run.name, run.evaluation, run.calibration, weight, pruned, verdicts)
     write_outcome(trained, result, data.rows)
     return result
 
 
-def _train(run: TrainingRun, loggers: Sequence[JsonlLogger | Guarded]) -> tuple[RerankerModule, PairDataModule]:
+def _train(
+    run: TrainingRun, loggers: Sequence[JsonlLogger | Guarded]
+) -> tuple[RerankerModule, PairDataModule, list[Verdict]]:
     data = PairDataModule(
         run.source, run.miner, run.policy, run.model.encoder(), run.data, run.cache_dir, run.seed,
         run.trainer.accumulate_grad_batches, run.trainer.multiple, run.resume_anyway, run.trainer.processes,
-        run.teacher,
+        run.teacher, run.trainer.batches_stay,
     )  # fmt: skip
     for evaluator in run.evaluation.evaluators.values() if run.evaluation else ():
         evaluator.prepare()
@@ -182,10 +193,17 @@ def _train(run: TrainingRun, loggers: Sequence[JsonlLogger | Guarded]) -> tuple[
         facts = described(data.rows, run.cache_dir, data.encoder) | {"steps_per_epoch": data.plan.steps_per_epoch}
         replace_text(run.run_dir / RECORD_OF_DATA, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     refuse_labels(run.loss, data.rows.labels)
-    module = RerankerModule(run.model.build(run.seed), run.loss, run.optimizer, run.schedule, run.trainer.step_mode)
+    model = run.model.build(run.seed)
+    if run.adapter is not None:
+        model = run.adapter.adapt(model, run.seed)
+    module = RerankerModule(
+        model, run.loss, run.optimizer, run.schedule, run.trainer.step_mode, run.trainer.gradient_cache
+    )
     module.lineage = data.rows.lineage.ids
-    _fit(run, module, data, loggers)
-    return module, data
+    trainer = _fit(run, module, data, loggers)
+    averages = {name: callback for name, callback in run.callbacks.items() if isinstance(callback, Averaging)}
+    judged = judge(averages, run.evaluation, trainer, module) if averages and run.evaluation else []
+    return module, data, judged
 
 
 def _record_lineage(run: TrainingRun, made: Lineage) -> None:
@@ -200,7 +218,7 @@ def _record_lineage(run: TrainingRun, made: Lineage) -> None:
 
 def _fit(
     run: TrainingRun, module: RerankerModule, data: PairDataModule, loggers: Sequence[JsonlLogger | Guarded]
-) -> None:
+) -> pl.Trainer:
     callbacks = [StepKeyedRNG(run.seed), *run.callbacks.values()]
     settings: Any = OmegaConf.to_container(OmegaConf.create(run.config))
     for logger in loggers:
@@ -213,6 +231,7 @@ def _fit(
     )  # fmt: skip
     state = _go_on_from(run)
     trainer.fit(module, datamodule=data, ckpt_path=state and state.file, weights_only=True)
+    return trainer
 
 
 def _go_on_from(run: TrainingRun) -> SavedState | None:
@@ -228,11 +247,3 @@ def _go_on_from(run: TrainingRun) -> SavedState | None:
     if begun:
         log.info("going on with %s %s", run.run_dir, "from its start" if state is None else f"after step {step}")
     return state
-
-
-def _load_best(run: TrainingRun, module: RerankerModule, last_step: int) -> int:
-    """Put the best weights back into the module and return the step they are from."""
-    if run.evaluation is None:
-        return last_step
-    module.load_state_dict(run.evaluation.load_best())
-    return run.evaluation.best_step

@@ -42,6 +42,7 @@ class RunConfig(BaseModel):
     teacher: Component | None = None
     data: Component
     model: Component
+    adapter: Component | None = None
     loss: Component
     optimizer: Component
     schedule: Component

@@ -74,6 +74,15 @@ def test_losses_by_rank_are_binary_cross_entropies_of_torch():
         assert metrics[f"loss_of_rank_{name}"] == pytest.approx(each[chosen].mean().item(), rel=1e-5)
 
 
+def test_documents_of_other_questions_have_a_loss_of_their_own_and_no_rank():
+    batch = scored([2.0, -1.0, 0.5, -3.0], [1, 0, 0, 0], [0, 1, -1, -1])
+    metrics = health_metrics([batch], WeightedBCE())
+    assert metrics["loss_of_other_questions"] == pytest.approx(np.log1p(np.exp([0.5, -3.0])).mean(), rel=1e-5)
+    assert metrics["loss_of_rank_1"] == pytest.approx(np.log1p(np.exp(-1)), rel=1e-5)
+    assert {name for name in metrics if name.startswith("loss_of_rank")} == {"loss_of_rank_0", "loss_of_rank_1"}
+    assert "loss_of_other_questions" not in health_metrics([scored([1.0, 0.0], [1, 0], [0, 1])], WeightedBCE())
+
+
 def test_the_gradient_share_of_a_weighted_cross_entropy():
     """d/dz of a pair's loss: w (s(z) - 1) / n for a positive, s(z) / n for a negative."""
     batches = many(np.random.default_rng(2))

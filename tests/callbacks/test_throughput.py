@@ -15,6 +15,7 @@ from crossrank.data.batch import collate
 from crossrank.losses.bce import WeightedBCE
 from crossrank.models.backbones import RandomInit
 from crossrank.models.flops import useful_flops
+from crossrank.models.lora import LoRA
 from crossrank.training.module import RerankerModule
 from crossrank.training.optim import LinearWarmup
 from crossrank.training.tracking import JsonlLogger
@@ -127,11 +128,15 @@ def test_shares_of_time_and_of_tokens(evaluations_last, precision, encoder, tmp_
         assert line["train/pairs_per_second"] == pytest.approx(pairs / 2.5)
 
 
-def test_useful_operations_a_second(encoder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("adapted", [False, True])
+def test_useful_operations_a_second(adapted, encoder, tmp_path, monkeypatch):
+    if adapted:
+        build = RandomInit.build
+        monkeypatch.setattr(RandomInit, "build", lambda self, seed: LoRA(2).adapt(build(self, seed), seed))
     lines, events, module = _fit(encoder, tmp_path, monkeypatch, 1, 1)
     [(pairs, tokens)] = events.pairs
     assert pairs == 1
-    flops = useful_flops(module.model.config, tokens, tokens**2, passes=3)
+    flops = useful_flops(module.model.config, tokens, tokens**2, passes=3, frozen=adapted)
     assert lines[0]["train/tflops"] == pytest.approx(flops / 2 / 1e12)
 
 

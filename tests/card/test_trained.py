@@ -28,6 +28,13 @@ def test_the_log_has_a_row_a_step_and_the_exported_one_is_bold(tmp_path):
     assert not found["folded"]
 
 
+def test_an_average_that_was_exported_stands_under_its_name(tmp_path):
+    result = {"best_step": 9, "averages": [{"name": "ema", "exported": True}]}
+    found = training_log(view(write_run(tmp_path / "run", steps=(0, 4, 9), result=result)), 16)
+    *_, last = lines(found["table"])
+    assert last[:3] == ["**-**", "**ema**", "**0.1000**"]
+
+
 def test_a_long_log_is_folded_and_one_that_is_longer_still_thinned(tmp_path, monkeypatch):
     folder = write_run(tmp_path / "run")
     logger = JsonlLogger(folder)

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -70,6 +72,35 @@ def test_moving_a_batch_keeps_everything_and_moves_every_tensor(batch):
         torch.equal(value, getattr(same, name)) if isinstance(value, torch.Tensor) else value == getattr(same, name)
         for name, value in vars(batch).items()
     )
+
+
+@pytest.mark.parametrize("tail", [0, 5])
+@pytest.mark.parametrize(("count", "cuts"), [(1, [0, 4]), (2, [0, 2, 4]), (3, [0, 2, 3, 4]), (9, [0, 1, 2, 3, 4])])
+def test_pieces_are_the_pairs_in_their_order(count, cuts, tail, encoder, batch):
+    lengths = batch.offsets.diff().tolist()
+    assert lengths == [9, 9, 4, 9]
+    pieces = (batch.rounded(36) if tail else batch).pieces(count)
+    tokens = [tuple(encoder.encode(list(pair))) for pair in TEXTS]
+    assert len(pieces) == len(cuts) - 1
+    for piece, (start, stop) in zip(pieces, pairwise(cuts), strict=True):
+        wanted = collate(encoder, tokens[start:stop], batch.labels[start:stop], ranks=RANKS[start:stop])
+        wanted.query_index = batch.query_index[start:stop]
+        assert piece.tail == 0
+        for name, value in vars(wanted).items():
+            same = torch.equal if isinstance(value, torch.Tensor) else int.__eq__
+            assert same(getattr(piece, name), value), name
+
+
+def test_a_piece_has_no_more_than_its_share_of_tokens_and_one_pair(encoder):
+    random = np.random.default_rng(0)
+    batch = collate(
+        encoder, [(random.integers(5, 900, 2), random.integers(5, 900, n)) for n in random.integers(1, 50, 40)]
+    )
+    for count in range(1, 45):
+        pieces = batch.pieces(count)
+        assert sum(map(len, pieces)) == 40
+        assert 1 <= len(pieces) <= min(count, 40)
+        assert max(piece.tokens for piece in pieces) <= batch.tokens / count + batch.longest
 
 
 @pytest.mark.parametrize(("multiple", "always", "tail"), [(1, False, 0), (1, True, 1), (31, False, 0), (31, True, 31),

@@ -242,6 +242,9 @@ def test_rows_that_give_no_step_are_refused_each_time(module):
         ({"max_steps": 0}, "max_steps >= 1"),
         ({"workers": -1}, "workers counts processes"),
         ({"pool_depth": 0}, "pool_depth"),
+        ({"in_batch_negatives": -1}, "counts documents from 0, got -1"),
+        ({"in_batch_negatives": 1}, "at least 2, got None"),
+        ({"in_batch_negatives": 1, "questions_per_step": 1}, "at least 2, got 1"),
     ],
 )
 def test_impossible_batching_is_refused(settings, message):
@@ -311,6 +314,44 @@ def test_a_training_on_questions_goes_on_where_it_stopped_and_not_as_one_on_pair
 def test_too_few_questions_for_the_micro_batches_are_refused(module):
     with pytest.raises(DataError, match="steps per epoch are 0: 2 questions for 8 micro-batches"):
         module(8, source=Pairs(2), policy=Policy(1), questions_per_step=8).prepare_data()
+
+
+def test_documents_of_other_questions_stand_behind_a_questions_own(module):
+    """14 questions, each with its answer and 2 negatives, 4 a step."""
+    plain = list(module(questions_per_step=4, workers=2).train_dataloader())
+    batches = list(module(questions_per_step=4, workers=2, in_batch_negatives=3).train_dataloader())
+    for before, batch in zip(plain, batches, strict=True):
+        there = set(before.input_ids.tolist())
+        for own, pairs in zip(questions_in(before), questions_in(batch), strict=True):
+            assert pairs[:3] == own
+            assert [label for _, label in pairs[3:]] == [0, 0, 0]
+            assert len(set(pairs)) == 6
+        assert set(batch.input_ids.tolist()) == there
+
+
+def test_a_training_with_documents_of_other_questions_goes_on_where_it_stopped_and_not_without(module):
+    settings = {"epochs": 2, "questions_per_step": 4, "in_batch_negatives": 3}
+    whole = list(module(2, **settings).train_dataloader())
+    data = module(2, **settings)
+    state = {**data.state_dict(), "steps": 3}
+    data.load_state_dict(state)
+    assert all(map(same, data.train_dataloader(), whole[6:]))
+    without = module(2, **settings | {"in_batch_negatives": 0})
+    before = {key: value for key, value in without.state_dict().items() if key != "in_batch_negatives"}
+    without.load_state_dict(before)  # a state from before there were any
+    for saved, other in ((state, without), (before, data)):
+        with pytest.raises(DataError, match=r"'in_batch_negatives': \("):
+            other.load_state_dict(saved)
+
+
+@pytest.mark.parametrize("stay", [False, True])
+def test_a_batch_goes_to_the_device_unless_it_is_to_stay(module, stay):
+    data = module()
+    data.stay = stay
+    batch = next(iter(data.train_dataloader()))
+    moved = data.transfer_batch_to_device(batch, torch.device("meta"), 0)
+    assert (moved is batch) == stay
+    assert moved.input_ids.device.type == ("cpu" if stay else "meta")
 
 
 @pytest.mark.parametrize("resident", [1, 3])

@@ -188,6 +188,16 @@ def test_the_index_misses_no_near_equal_signature(threshold, permutations):
     assert index.search(signatures[-1]) == {len(forms) - 1: 1.0}
 
 
+def test_one_signature_is_near_to_those_that_differ_on_few_minima_and_to_none_without_words():
+    near = NearEqual()
+    (one, wordless) = near.sign(["the words of one text", ""])
+    others = np.stack([one, one, one, wordless])
+    others[1, : near.disagreements] += 1
+    others[2, : near.disagreements + 1] += 1
+    assert near.near(one, others).tolist() == [True, True, False, False]
+    assert not near.near(wordless, others).any()
+
+
 def test_a_text_that_was_removed_is_not_found():
     near = NearEqual()
     signatures = near.sign(["a b c d", "a b c d"])

@@ -1,5 +1,7 @@
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from peer_losses import (
@@ -11,9 +13,10 @@ from peer_losses import (
     random_lists,
     value_and_gradient,
 )
-from sentence_transformers.cross_encoder.losses import MultipleNegativesRankingLoss
+from sentence_transformers.cross_encoder.losses import CachedMultipleNegativesRankingLoss, MultipleNegativesRankingLoss
 from torch import nn
 
+from crossrank.data.in_batch_negatives import InBatchNegatives
 from crossrank.losses.multiple_negatives import MultipleNegatives
 
 
@@ -36,6 +39,62 @@ def test_value_and_gradient_equal_sentence_transformers(seed, temperature, sigmo
         return torch.stack([loss([["q"], *([place] for place in row)], None) for row in rows]).mean()
 
     assert_same(lambda z: MultipleNegatives(temperature, sigmoid)(z, labels, query_index), theirs, logits)
+
+
+class Table(Given):
+    """Stands in for the model: has a logit for each pair of a question and a document, which are numbers."""
+
+    def preprocess(self, pairs, prompt=None, task=None):
+        return {"places": torch.tensor([question * DOCUMENTS + document for question, document in pairs])}
+
+
+DOCUMENTS = 24  # of 8 questions with an answer and two negatives each, which come one after the other
+OWN = torch.arange(DOCUMENTS).view(8, 3)
+
+
+def with_others(count, seed):
+    """Return what is drawn for each question, and labels, questions and places of all its logits."""
+    rows = SimpleNamespace(
+        at=lambda rows, epoch: (rows // 3, rows, (rows % 3 == 0).astype(np.uint8)),
+        signatures=np.arange(DOCUMENTS * 128, dtype=np.uint32).reshape(DOCUMENTS, 128),
+    )
+    whole = SimpleNamespace(rows=rows, rows_of=lambda visits: (np.arange(DOCUMENTS), np.arange(DOCUMENTS) // 3))
+    visit, documents = InBatchNegatives(count, seed, whole).draw(np.arange(8), 0, 0)
+    others = torch.from_numpy(documents).view(8, count)
+    assert visit.tolist() == np.repeat(np.arange(8), count).tolist()
+    shown = torch.cat([OWN, others], dim=1)
+    labels = torch.zeros(shown.shape).index_fill_(1, torch.tensor([0]), 1.0)
+    query_index = torch.arange(8)[:, None].expand_as(shown)
+    return others, labels.flatten(), query_index.flatten(), (query_index * DOCUMENTS + shown).flatten()
+
+
+@pytest.mark.parametrize("peer", ["whole", "cached"])
+@pytest.mark.parametrize(("count", "temperature", "sigmoid"), [(4, 0.1, True), (4, 1.0, False), (21, 0.1, True)])
+def test_with_in_batch_negatives_it_is_sentence_transformers_loss(count, temperature, sigmoid, peer):
+    """All 21 others are what the peer takes by itself; 4 of them it is told."""
+    table = torch.randn(8 * DOCUMENTS, generator=torch.Generator().manual_seed(count)) * 2
+    others, labels, query_index, places = with_others(count, 3)
+
+    def theirs(z):
+        kind = {"whole": MultipleNegativesRankingLoss, "cached": CachedMultipleNegativesRankingLoss}[peer]
+        options = {"mini_batch_size": 5} if peer == "cached" else {}
+        loss = kind(Table(z), 4 if count == 4 else None, 1 / temperature, nn.Sigmoid() if sigmoid else None, **options)
+        if count == 4:
+            loss.get_in_batch_negatives = lambda *_: iter(others.T.tolist())
+        return loss([list(range(8)), *OWN.T.tolist()], None)
+
+    def by_backward(z):
+        leaf = z.clone().requires_grad_()
+        value = theirs(leaf)
+        value.backward()
+        return value.detach(), leaf.grad
+
+    def ours(z):
+        return MultipleNegatives(temperature, sigmoid)(z[places], labels, query_index)
+
+    for mine, other in zip(value_and_gradient(ours, table), by_backward(table), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
+    assert np.count_nonzero(value_and_gradient(ours, table)[1]) == len(places)
 
 
 def test_a_worked_example():

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
@@ -12,6 +13,7 @@ from transformers import (
     AutoModelForSequenceClassification,
 )
 
+from crossrank.config import build_training_run
 from crossrank.data.batch import collate
 from crossrank.errors import AssetError, ModelError
 from crossrank.models.backbones import Pretrained, RandomInit
@@ -205,13 +207,41 @@ def test_max_length_without_room_for_text_is_refused():
         RandomInit(MINILM, hidden_size=10, heads=4)
 
 
+MODERNBERTS = sorted(
+    f.stem for kind in ("modernbert", "ettin") for f in (ROOT / "conf" / "model").glob(f"{kind}_*.yaml")
+)
+
+
+@pytest.mark.parametrize("name", [*MODERNBERTS, "tiny"])
+def test_the_pooling_of_every_modernbert_can_be_chosen_on_the_command_line(name):
+    from test_config import smoke
+
+    assert len(MODERNBERTS) > 5
+    assert build_training_run(smoke(f"model={name}", "model.pooling=cls")).model.pooling == "cls"
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_a_chosen_pooling_is_exported_and_is_transformers_own(pooling, modernbert, encoder, tmp_path):
+    model = Pretrained(modernbert, pooling=pooling).build(0).eval()
+    folder = export(model, encoder, tmp_path / "model")
+    assert json.loads((folder / "config.json").read_text())["classifier_pooling"] == pooling
+    loaded = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    tokens = encoder.encode(["a question", "its document, which is longer"])
+    batch = collate(encoder, [tuple(tokens)])
+    with torch.no_grad():
+        expected = loaded(input_ids=batch.input_ids[None]).logits[0]
+        torch.testing.assert_close(model(batch), expected, atol=1e-6, rtol=0)
+        loaded.config.classifier_pooling = "mean" if pooling == "cls" else "cls"
+        assert (loaded(input_ids=batch.input_ids[None]).logits[0] - expected).abs() > 1e-4
+
+
 def test_pooling_is_the_configs_unless_chosen(modernbert):
     assert Pretrained(modernbert).build(0).config.classifier_pooling == "mean"
     assert Pretrained(modernbert, pooling="cls").build(0).config.classifier_pooling == "cls"
 
 
 def test_pooling_is_refused_for_a_backbone_that_has_its_own(bert):
-    with pytest.raises(ModelError, match="ModernBERT only, bert has its own"):
+    with pytest.raises(ModelError, match="ModernBERT only, bert has its own; leave pooling out"):
         Pretrained(bert, pooling="mean").build(0)
 
 

@@ -28,6 +28,7 @@ def test_by_hand():
     expected = 2 * 896 * 8 + 4 * 8 * 2 * (9 + 25)
     assert useful_flops(config, 8, 34, passes=1) == expected
     assert useful_flops(config, 8, 34, passes=3) == 3 * expected
+    assert useful_flops(config, 8, 34, passes=3, frozen=True) == 3 * expected - 2 * 896 * 8
 
 
 @pytest.mark.parametrize("kind", ["bert", "modernbert"])

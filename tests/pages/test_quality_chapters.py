@@ -72,6 +72,25 @@ def test_what_is_missing_is_said(bare, tmp_path):
     assert [plot.title for plot in of(quality.curves(bare), Plot)] == ["Training loss"]
 
 
+def test_an_average_that_was_kept_is_named_where_its_step_stands(tmp_path):
+    """The steps are 4 and 8; the average's evaluation is numbered 9."""
+    average = {
+        "name": "ema", "rule": "Ema(decay=0.99)", "updates": 8, "against_step": 8, "value": 0.5, "against": 0.25,
+        "difference": [0.25, 0.1, 0.4], "p": 0.001, "queries": 28, "exported": True,
+    }  # fmt: skip
+    kept = write_run(tmp_path / "kept", steps=(0, 4, 9), result={"averages": [average], "best_step": 9})
+    found = view(kept)
+    assert (found.step, found.last_step, found.averaged) == (9, 8, "ema")
+    assert "at step 9, the average ema, kept as the best by eval/dev/mean/ndcg@10" in texts(quality.headline(found))
+    grid = next(part for part in of(quality.results(found), Grid) if part.title == "Averaged weights")
+    assert grid.rows[0][0] == "ema"
+    assert "+0.2500 [+0.1000, +0.4000]" in grid.rows[0]
+    assert "Step 9 is no step of the training" in grid.note
+    lost = view(write_run(tmp_path / "lost", result={"averages": [average | {"exported": False}]}))
+    assert (lost.last_step, lost.averaged) == (8, None)
+    assert "the best step by" in texts(quality.headline(lost))
+
+
 def test_a_pruned_run_says_when_it_was_stopped(tmp_path):
     found = view(write_run(tmp_path / "run", result={"pruned_at": 4}))
     assert "stopped the run after step 4" in texts(quality.headline(found))

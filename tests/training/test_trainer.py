@@ -43,6 +43,14 @@ def test_counts_below_one_are_refused(fields):
         ({"bucket_tokens": 4}, "bucket_tokens counts tokens and must be at least 8, got 4"),
         ({"cuda_graph": True, "accumulate_grad_batches": 2}, "they need accumulate_grad_batches=1.*got 2 and 1"),
         ({"compile": True, "devices": 2}, "and devices=1, got 1 and 2"),
+        ({"gradient_cache": 0}, "gradient_cache counts pieces of a step and must be at least 1, got 0"),
+        (
+            {"gradient_cache": 2, "accumulate_grad_batches": 4},
+            "on one device: it needs accumulate_grad_batches=1, got 4",
+        ),
+        ({"gradient_cache": 2, "devices": 2, "strategy": "ddp"}, "needs devices=1, strategy=auto, got 2, ddp"),
+        ({"gradient_cache": 2, "num_nodes": 2}, "needs num_nodes=1, got 2"),
+        ({"gradient_cache": 2, "cuda_graph": True, "compile": True}, "cuda_graph=False, compile=False, got True, True"),
     ],
 )
 def test_a_whole_step_that_cannot_be_is_refused(fields, message):
@@ -55,6 +63,9 @@ def test_a_step_is_whole_where_asked_for_and_few_shapes_are_for_graphs():
     assert (plain.step_mode, plain.multiple) == (None, None)
     assert (compiled.step_mode, compiled.multiple) == (StepMode(False, True), None)
     assert (graph.step_mode, graph.multiple) == (StepMode(True, False), 128)
+    pieces = TrainerSpec("cpu", gradient_cache=4)
+    assert (pieces.step_mode, pieces.multiple) == (None, None)
+    assert [spec.batches_stay for spec in (plain, compiled, graph, pieces)] == [False, False, True, True]
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch):

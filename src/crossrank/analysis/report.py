@@ -48,9 +48,13 @@ class CalibrationFindings(NamedTuple):
 
 
 def run_report(
-    run: RunFolder, name: str, step: int, rows: Sequence[SummaryRow], monitor: str, calibration: Calibration
-) -> str:
-    """Return a finished run's page as markdown; `monitor` is the key of the metric that chose the step."""
+    run: RunFolder, name: str, step: int, rows: Sequence[SummaryRow], monitor: str, calibration: Calibration,
+    averages: Sequence[str] = (),
+) -> str:  # fmt: skip
+    """Return a finished run's page as markdown; `monitor` is the key of the metric that chose the step.
+
+    `averages` are the paragraphs on averaged weights.
+    """
     _, evaluator, _, metric = monitor.split("/")
     evaluations = run.evaluations
     chosen = evaluations[(evaluations["step"] == step) & (evaluations["evaluator"] == evaluator)]
@@ -60,6 +64,7 @@ def run_report(
         f"# {name}",
         f"Best step: {step}, by {monitor}; on that set the step's own numbers are slightly optimistic.",
         as_markdown(rows),
+        *averages,
         *_recall(run.queries),
         *_calibration(scores, calibration),
         failures_page(failures(chosen, queries, scores, documents, metric)).rstrip(),

@@ -82,8 +82,13 @@ class RunView:
 
     @cached_property
     def last_step(self) -> int:
-        """The last step that was logged."""
-        return int(self.run.metrics["step"].max()) if len(self.run.metrics) else 0
+        """The last step that was logged; one further on stands an average that was kept."""
+        return int(self.run.metrics["step"].max()) - bool(self.averaged) if len(self.run.metrics) else 0
+
+    @property
+    def averaged(self) -> str | None:
+        """The name of the average that was kept in place of the best step, if one was."""
+        return next((str(a["name"]) for a in self.result.get("averages", ()) if a["exported"]), None)
 
     @cached_property
     def keys(self) -> set[str]:

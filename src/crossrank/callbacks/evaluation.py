@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 
 from crossrank.data.fingerprint import file_fingerprint
 from crossrank.errors import TrainingError
-from crossrank.evaluation import Evaluator
+from crossrank.evaluation import Evaluation, Evaluator
 from crossrank.evaluation.store import EvaluationStore, refuse_path
 from crossrank.inference.scorer import PairScorer
 from crossrank.training.checkpoints import read_checkpoint
@@ -70,6 +71,10 @@ class PeriodicEvaluation(pl.Callback):
         self.best_step, self.last_step = int(state_dict["best_step"]), int(state_dict["last_step"])
         self.best_value, self.best_content = state_dict["best_value"], state_dict["best_content"]
 
+    def steps(self, max_steps: int) -> list[int]:
+        """Return the steps of a training after which it evaluates."""
+        return [step for step in range(1, max_steps + 1) if self._is_due(step, max_steps)]
+
     def load_best(self) -> dict[str, Any]:
         """Return the weights of the best evaluated step.
 
@@ -107,9 +112,17 @@ class PeriodicEvaluation(pl.Callback):
     ) -> None:
         """Evaluate when an optimizer step that is due has just been made."""
         step = trainer.global_step
-        due = step % self.every_n_steps == 0 or step == trainer.max_steps
-        if due and step != self.last_step:
+        if self._is_due(step, trainer.max_steps) and step != self.last_step:
             self._evaluate(trainer, pl_module)
+
+    def measured(self, trainer: pl.Trainer, module: RerankerModule) -> Iterator[tuple[str, Evaluation]]:
+        """Evaluate the module as it is, in the run's precision: each evaluator's name and what it found."""
+        scorer = self._scorer_for(trainer, module)
+        for name, evaluator in self.evaluators.items():
+            yield name, evaluator(scorer)
+
+    def _is_due(self, step: int, max_steps: int) -> bool:
+        return step % self.every_n_steps == 0 or step == max_steps
 
     def _best_is_there(self) -> bool:
         return self.best_checkpoint.is_file() and file_fingerprint(self.best_checkpoint) == self.best_content
@@ -118,15 +131,13 @@ class PeriodicEvaluation(pl.Callback):
         assert isinstance(pl_module, RerankerModule)
         started = time.monotonic()
         step = self.last_step = trainer.global_step
-        scorer = self._scorer_for(trainer, pl_module)
         metrics: dict[str, float] = {}
         store = EvaluationStore(self.run_dir / "evaluations")
-        for name, evaluator in self.evaluators.items():
-            evaluation = evaluator(scorer)
+        for name, evaluation in self.measured(trainer, pl_module):
             metrics |= evaluation.metrics(name)
             if trainer.is_global_zero:
                 store.write(name, step, evaluation)
-                store.describe(name, evaluator.tasks)
+                store.describe(name, self.evaluators[name].tasks)
         value = metrics[self.monitor]
         metrics["eval/seconds"] = time.monotonic() - started
         pl_module.evaluation_seconds += metrics["eval/seconds"]

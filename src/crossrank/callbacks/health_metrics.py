@@ -22,7 +22,7 @@ class Scored(NamedTuple):
     logits: Tensor
     labels: Tensor  # float32[pairs]
     query_index: Tensor  # int64[pairs]
-    ranks: Tensor | None  # int64[pairs]
+    ranks: Tensor | None  # int64[pairs]; -1 for a document of another question
 
 
 def health_metrics(batches: Sequence[Scored], loss: Loss) -> dict[str, float]:
@@ -38,6 +38,7 @@ def health_metrics(batches: Sequence[Scored], loss: Loss) -> dict[str, float]:
     - `gradient_share_of_positives`, 0 to 1: the sum of |d loss / d logit| over positives by that over all pairs.
     - `loss_of_rank_N`: mean binary cross-entropy, without weights, whatever the loss of the training: softplus(-z) of
       positives (N = 0), softplus(z) of the negatives that stand at place N, or in that range, of their question's.
+      `loss_of_other_questions`: that of the negatives that are documents of other questions.
     """
     scores, positive = on_host(batch.logits for batch in batches), on_host(batch.labels for batch in batches) >= 0.5
     metrics = _score_metrics(scores, positive, [len(batch.logits) for batch in batches])
@@ -49,6 +50,7 @@ def health_metrics(batches: Sequence[Scored], loss: Loss) -> dict[str, float]:
         losses, places = np.logaddexp(0, np.where(positive, -scores, scores)), on_host(ranks)
         for name, (low, high) in RANKS.items():
             metrics[f"loss_of_rank_{name}"] = _mean(losses, (places >= low) & (places <= high))
+        metrics["loss_of_other_questions"] = _mean(losses, places < 0)
     return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 

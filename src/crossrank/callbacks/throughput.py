@@ -93,7 +93,7 @@ class Throughput(pl.Callback):
         seconds = self._training_clock(module) - self._started
         loss, all_pairs, all_tokens, all_token_pairs, padded, *before = self._sums().tolist()
         pairs, tokens, token_pairs = all_pairs - before[0], all_tokens - before[1], all_token_pairs - before[2]
-        flops = useful_flops(module.model.config, tokens, token_pairs, passes=3)
+        flops = useful_flops(module.model.config, tokens, token_pairs, passes=3, frozen=module.model.adapted)
         metrics = {
             "train/loss": loss / all_pairs,
             "train/lr": module.learning_rate(step - 1),

@@ -20,7 +20,7 @@ from crossrank.data.lineage import FOLLOWS
 from crossrank.identity import flat
 from crossrank.redaction import redact
 
-COMPONENTS = ("data", "model", "loss", "optimizer", "schedule", "trainer", "policy", "miner")
+COMPONENTS = ("data", "model", "adapter", "loss", "optimizer", "schedule", "trainer", "policy", "miner")
 NOT_SHOWN = ("_target_", "_partial_", "run_dir", "cache_dir")
 MOST_ROWS = 100  # of the log that stand unfolded
 
@@ -120,7 +120,8 @@ def _trained_with(config: Mapping[str, Any]) -> dict[str, Any]:
 def training_log(view: RunView, steps_per_epoch: float | None) -> dict[str, Any]:
     """Return the table of losses and metrics by step, the exported step's row bold, and whether it is to be folded.
 
-    Above ten times `MOST_ROWS`, rows without a metric are thinned out.
+    An average of weights that was exported has its name in the place of its step. Above ten times `MOST_ROWS`, rows
+    without a metric are thinned out.
     """
     wide = view.run.wide_metrics
     metric = view.monitor.metric if view.monitor else ""
@@ -133,9 +134,10 @@ def training_log(view: RunView, steps_per_epoch: float | None) -> dict[str, Any]
         table = table[kept]
     lines = []
     for step, row in table.iterrows():
-        epoch = f"{int(step) / steps_per_epoch:.4f}" if steps_per_epoch else "-"
+        averaged = view.averaged if step == view.step else None
+        epoch = f"{int(step) / steps_per_epoch:.4f}" if steps_per_epoch and not averaged else "-"
         loss = "-" if pd.isna(row["train/loss"]) else f"{row['train/loss']:.4f}"
-        cells = [epoch, str(step), loss, *(_with_gain(wide, step, key) for key in keys)]
+        cells = [epoch, cell(averaged or str(step)), loss, *(_with_gain(wide, step, key) for key in keys)]
         lines.append([f"**{text}**" for text in cells] if step == view.step else cells)
     named = [cell(" ".join(key.split("/")[1:3])) for key in keys]
     header = ["epoch", "step", "training loss", *(f"{name} {metric}" for name in named)]

@@ -37,6 +37,7 @@ def write_card(run: RunFolder, export: Path, result: Mapping[str, Any] | None = 
         card_data(view, config, export),
         template_str=template,
         name=view.name,
+        averaged=view.averaged,
         base=placeless(base_model(view)),
         example=_example(view),
         model=_model(view, config, export),

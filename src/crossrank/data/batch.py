@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ class PairBatch:
     longest: int  # tokens of the longest sequence, on the host so that no kernel launch has to wait for it
     token_pairs: int  # sum of squared lengths: what attention costs
     tail: int = 0  # tokens of the tail
-    ranks: Tensor | None = None  # int64 [pairs]: 0 for a positive, from 1, the hardest, for its negatives; if known
+    ranks: Tensor | None = None  # int64 [pairs]: 0 for a positive, from 1, the hardest, for its negatives; -1 for none
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -70,6 +71,32 @@ class PairBatch:
         ids, positions, types = (x[: self.tokens] for x in (self.input_ids, self.position_ids, self.token_type_ids))
         return replace(
             self, input_ids=ids, position_ids=positions, token_type_ids=types, offsets=self.offsets[:-1], tail=0
+        )
+
+    def pieces(self, count: int) -> list["PairBatch"]:
+        """Return the pairs in `count` batches of about as many tokens, in their order; fewer where pairs are too few.
+
+        `query_index` stays that of the whole; a tail is left out. Offsets that lie on a device are waited for.
+        """
+        whole, offsets = self.without_tail(), np.asarray(self.offsets.tolist()[: len(self) + 1])
+        shares = np.arange(1, count) * (offsets[-1] / count)
+        cuts = np.unique([0, *np.searchsorted(offsets, shares), len(self)])
+        return [whole._between(start, stop, offsets) for start, stop in pairwise(cuts.tolist())]
+
+    def _between(self, start: int, stop: int, offsets: npt.NDArray[np.int64]) -> "PairBatch":
+        pairs, tokens = slice(start, stop), slice(offsets[start], offsets[stop])
+        lengths = np.diff(offsets[start : stop + 1])
+        return replace(
+            self,
+            input_ids=self.input_ids[tokens],
+            position_ids=self.position_ids[tokens],
+            token_type_ids=self.token_type_ids[tokens],
+            offsets=self.offsets[start : stop + 1] - self.offsets[start],
+            labels=self.labels[pairs],
+            query_index=self.query_index[pairs],
+            longest=int(lengths.max()),
+            token_pairs=int(np.square(lengths).sum()),
+            ranks=None if self.ranks is None else self.ranks[pairs],
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PairBatch":

@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from crossrank.data.batch import PairBatch
+from crossrank.data.in_batch_negatives import InBatchNegatives
 from crossrank.data.micro_batches import MicroBatches
 from crossrank.data.mining import Miner
 from crossrank.data.order import BatchPlan
@@ -47,9 +48,10 @@ class Batching:
     """How long a training is and how its pairs are batched.
 
     `pairs_per_step` pairs make one optimizer step, whatever the accumulation; or, where given, `questions_per_step`
-    questions with all their rows, which is what a loss over lists needs. The length is `max_steps` optimizer steps
-    where given, otherwise `epochs` passes. `pool_depth` candidates are mined a question (by default as many as
-    the policy looks at), so that other policies can be tried on the same pool. `workers` processes collate.
+    questions with all their rows, which is what a loss over lists needs, and each with `in_batch_negatives` documents
+    of the step's other questions besides (see `InBatchNegatives`). The length is `max_steps` optimizer steps where
+    given, otherwise `epochs` passes. `pool_depth` candidates are mined a question (by default as many as the policy
+    looks at), so that other policies can be tried on the same pool. `workers` processes collate.
     """
 
     pairs_per_step: int = 16
@@ -58,6 +60,7 @@ class Batching:
     workers: int = 0
     pool_depth: int | None = None
     questions_per_step: int | None = None
+    in_batch_negatives: int = 0
 
     def __post_init__(self) -> None:
         if self.per_step < 1:
@@ -72,6 +75,13 @@ class Batching:
             raise ValueError(f"workers counts processes and must be at least 0, got {self.workers}")
         if self.pool_depth is not None and self.pool_depth < 1:
             raise ValueError(f"pool_depth counts candidates a question and must be at least 1, got {self.pool_depth}")
+        if self.in_batch_negatives < 0:
+            raise ValueError(f"in_batch_negatives counts documents from 0, got {self.in_batch_negatives}")
+        if self.in_batch_negatives and (self.questions_per_step or 0) < 2:
+            raise ValueError(
+                "in_batch_negatives takes documents of a step's other questions and needs questions_per_step to be at "
+                f"least 2, got {self.questions_per_step}"
+            )
 
     @property
     def unit(self) -> str:
@@ -87,7 +97,8 @@ class Batching:
 class PairDataModule(pl.LightningDataModule):
     """Mines, tokenises and streams labelled pairs; `accumulate` micro-batches of each process make an optimizer step.
 
-    With a `multiple`, a batch's tokens are rounded up to a multiple of it (see `PairBatch.of_few_shapes`).
+    With a `multiple`, a batch's tokens are rounded up to a multiple of it (see `PairBatch.of_few_shapes`). Such batches
+    and those that are to `stay` wait on the host for what trains on them.
     """
 
     def __init__(
@@ -104,8 +115,10 @@ class PairDataModule(pl.LightningDataModule):
         resume_anyway: bool = False,
         processes: int = 1,
         teacher: Teacher | None = None,
+        stay: bool = False,
     ) -> None:
         super().__init__()
+        self.stay = stay
         self.resume_anyway, self.processes, self.teacher = resume_anyway, processes, teacher
         self.source, self.miner, self.policy, self.encoder, self.batching = source, miner, policy, encoder, batching
         self.cache_dir, self.seed, self.accumulate, self.multiple = cache_dir, seed, accumulate, multiple
@@ -132,6 +145,7 @@ class PairDataModule(pl.LightningDataModule):
                 self.cache_dir,
                 self.batching.pool_depth,
                 self.teacher,
+                signed=self.batching.in_batch_negatives > 0,
             )
             if self._plan_of(rows).steps_per_epoch == 0:
                 shares = self.accumulate * self.processes
@@ -154,9 +168,11 @@ class PairDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[PairBatch]:
         """Return the micro-batches from the restored position on; collating happens in the workers."""
+        whole, drawn = self._whole_questions(self.rows), self.batching.in_batch_negatives
+        rank = self.trainer.global_rank if self.trainer else 0
         batches = MicroBatches(
-            self.rows, self.plan, self.encoder, self.max_steps, self.accumulate, self.seed, self.multiple,
-            self.trainer.global_rank if self.trainer else 0, self.processes, self._whole_questions(self.rows),
+            self.rows, self.plan, self.encoder, self.max_steps, self.accumulate, self.seed, self.multiple, rank,
+            self.processes, whole, InBatchNegatives(drawn, self.seed, whole, rank > 0) if drawn and whole else None,
         )  # fmt: skip
         return DataLoader(
             batches,
@@ -169,8 +185,8 @@ class PairDataModule(pl.LightningDataModule):
         )
 
     def transfer_batch_to_device(self, batch: PairBatch, device: torch.device, dataloader_idx: int) -> PairBatch:
-        """Copy the batch without waiting for it; one of few shapes stays, to be copied to where a graph reads it."""
-        return batch if self.multiple else batch.to(device, non_blocking=True)
+        """Copy the batch without waiting for it, unless it is to stay."""
+        return batch if self.multiple or self.stay else batch.to(device, non_blocking=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position and what gives it its meaning."""
@@ -203,6 +219,7 @@ class PairDataModule(pl.LightningDataModule):
         return {
             "seed": self.seed,
             f"{self.batching.unit}_per_step": self.batching.per_step,
+            "in_batch_negatives": self.batching.in_batch_negatives or None,  # states from before there were any lack it
             "rows": self.rows.fingerprints["rows"],
             "tokens": self.rows.fingerprints["tokens"],
         }

@@ -62,6 +62,18 @@ class Given:
         if self.rows and fresh:
             raise DataError("the source has negatives of its own, which no epoch draws anew; set policy.fresh=false")
 
+    def allow_in_batch(self) -> None:
+        """Check that documents of other questions can stand beside those that are given.
+
+        Raises:
+            DataError: the given ones are scored, which those are not.
+        """
+        if self.scored:
+            raise DataError(
+                "the source's documents have scores, which those of other questions would lack; set "
+                "data.in_batch_negatives=0"
+            )
+
     def beside(self, mined: Path) -> Path:
         """Return the folder of mined rows together with those that are given."""
         if not self.rows:

@@ -104,6 +104,17 @@ class NearEqual:
         ours, theirs = set(self.grams(normal_form)), set(self.grams(other))
         return len(ours & theirs) / max(1, len(ours | theirs))
 
+    def near(self, signature: Signatures, signatures: Signatures) -> npt.NDArray[np.bool_]:
+        """Return which of some signatures [texts, permutations] are near-equal to one, [permutations]."""
+        if signature.min() == WORDLESS:
+            return np.zeros(len(signatures), bool)
+        head = slice(2 * (self.disagreements + 1))  # rules out nearly all of them
+        near: npt.NDArray[np.bool_] = (
+            np.count_nonzero(signatures[:, head] != signature[head], axis=1) <= self.disagreements
+        )
+        near[near] = np.count_nonzero(signatures[near] != signature, axis=1) <= self.disagreements
+        return near
+
     def sign(self, normal_forms: Iterable[str]) -> Signatures:
         """Return a signature for each normal form, the same in every process and on every machine."""
         sketch = MinHash(self.permutations, hashfunc=crc32)  # whose values datasketch mixes before it permutes them

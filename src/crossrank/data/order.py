@@ -46,5 +46,9 @@ class BatchPlan:
 
     def rows_of(self, step: int, share: int, order: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return the rows of one share of one step of the epoch that has this order."""
+        return self.rows_of_all(step, order)[share :: self.shares]
+
+    def rows_of_all(self, step: int, order: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the rows of one step; row i is of share i % `shares`."""
         start = (step % self.steps_per_epoch) * self.pairs_per_step
-        return order[start : start + self.pairs_per_step][share :: self.shares]
+        return order[start : start + self.pairs_per_step]

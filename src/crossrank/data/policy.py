@@ -140,12 +140,12 @@ class Policy:
             return places
         if self.sampling == "random":
             wide = np.broadcast_to(np.arange(self.rank_max - self.rank_min), (len(left), self.rank_max - self.rank_min))
-            keys = _hashed(self.seed, epoch, questions, wide)
+            keys = hashed(self.seed, epoch, questions, wide)
             keys[wide >= left[:, None]] = np.iinfo(np.uint64).max
             drawn = np.sort(np.argsort(keys, axis=1, kind="stable")[:, : self.negatives], axis=1)
         else:
             low, high = (edge * left[:, None] // self.negatives for edge in (places, places + 1))
-            inside = _hashed(self.seed, epoch, questions, places) % np.maximum(high - low, 1).astype(np.uint64)
+            inside = hashed(self.seed, epoch, questions, places) % np.maximum(high - low, 1).astype(np.uint64)
             drawn = low + (inside.astype(np.int64) if self.sampling == "stratified" else 0)
         return np.where(left[:, None] > self.negatives, drawn, places)
 
@@ -172,7 +172,7 @@ def _at(values: npt.NDArray[Value], columns: Integers, none: int | bool) -> npt.
     return np.take_along_axis(padded, columns, axis=1)
 
 
-def _hashed(seed: int, epoch: int, questions: Integers, numbers: Integers) -> npt.NDArray[np.uint64]:
+def hashed(seed: int, epoch: int, questions: Integers, numbers: Integers) -> npt.NDArray[np.uint64]:
     """Return uint64[questions, numbers], as good as random and the same everywhere.
 
     Source: the finaliser of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators").

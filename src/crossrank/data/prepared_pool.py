@@ -15,7 +15,7 @@ from crossrank.data.fingerprint import fingerprint
 from crossrank.data.lineage import NEAR, Lineage, pool_lineage
 from crossrank.data.mapped import give_back
 from crossrank.data.mining import Miner, Pool, mine
-from crossrank.data.near_equal import SignedTexts, write_signatures
+from crossrank.data.near_equal import Signatures, SignedTexts, write_signatures
 from crossrank.data.pairs import PairIndex, Source
 from crossrank.data.policy import Policy
 from crossrank.data.splits import load_splits
@@ -58,10 +58,18 @@ class TrainingTexts:
     @cached_property
     def signed(self) -> SignedTexts:
         """The documents with their MinHash signatures."""
+        return SignedTexts.open(self._signed_in(), self.index.documents, NEAR)
+
+    def signatures(self) -> Signatures:
+        """Return the documents' MinHash signatures, memory-mapped; no text is read where they are cached."""
+        mapped: Signatures = np.load(self._signed_in() / "signatures.npy", mmap_mode="r")
+        return mapped
+
+    def _signed_in(self) -> Path:
         named = fingerprint(self.fingerprint, NEAR.signature_fingerprint)
-        build = partial(write_signatures, self.index.documents, NEAR)
-        folder = cached(self.cache_dir / "signatures" / named, build)
-        return SignedTexts.open(folder, self.index.documents, NEAR)
+        return cached(
+            self.cache_dir / "signatures" / named, lambda to: write_signatures(self.index.documents, NEAR, to)
+        )
 
 
 @dataclass(frozen=True)

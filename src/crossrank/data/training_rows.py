@@ -17,6 +17,7 @@ from crossrank.data.lineage import Lineage, given_lineage, pool_lineage, with_ro
 from crossrank.data.mapped import let_go, new_array
 from crossrank.data.miners.none import NoMiner
 from crossrank.data.mining import Miner, Pool
+from crossrank.data.near_equal import Signatures
 from crossrank.data.order import permute
 from crossrank.data.pairs import Source
 from crossrank.data.policy import Negatives, Policy
@@ -49,6 +50,7 @@ class TrainingRows:
     lineage: Lineage
     fresh: tuple[Pool, Policy] | None = None  # what draws anew each epoch, if anything does
     again: npt.NDArray[np.int64] | None = None  # rows that an epoch visits once more, one entry a visit
+    signatures: Signatures | None = None  # of the documents, where asked for
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -108,7 +110,8 @@ class TrainingRows:
         """Take what has been read of the rows, their tokens and `others` out of this process's memory."""
         stores = (self.question_tokens, self.document_tokens)
         tokens = (array for store in stores for array in (store.ids, store.offsets))
-        let_go([self.questions, self.documents, self.labels, self.ranks, *tokens, *others])
+        signed = () if self.signatures is None else (self.signatures,)
+        let_go([self.questions, self.documents, self.labels, self.ranks, *tokens, *signed, *others])
 
 
 def prepare_rows(
@@ -119,10 +122,12 @@ def prepare_rows(
     cache_dir: Path,
     pool_depth: int | None = None,
     teacher: Teacher | None = None,
+    signed: bool = False,
 ) -> TrainingRows:
     """Return the training rows, building what is not cached; texts are read only when something has to be built.
 
     `pool_depth` candidates are mined a question besides its positives, by default as many as the policy looks at.
+    `signed` rows know what tells near-equal documents, so that those of other questions can be drawn.
 
     Raises:
         DataError: the source is broken, or the pool is not as deep as the policy wants.
@@ -134,6 +139,8 @@ def prepare_rows(
     given = Given.prepare(lambda: texts.index, made.ids["given"], cache_dir)
     made = with_rows(made, encoder)
     folders = made.folders(cache_dir)
+    if signed:
+        given.allow_in_batch()
     if mined:
         given.allow_mining(policy.fresh)
         pool = build_pool(texts, miner, policy, depth, teacher, folders)
@@ -148,6 +155,7 @@ def prepare_rows(
     if mined:
         refuse_other_texts(folders["pool"], len(asked), len(shown))
         rows_folder = given.beside(cached(folders["rows"], lambda to: write_rows(pool, policy, to)))
+    signatures = texts.signatures() if signed else None
     cached(folders["description"], lambda to: write_description(texts.index, rows_folder, to))
     texts.close()
     questions, documents, labels = (
@@ -155,7 +163,8 @@ def prepare_rows(
     )
     fresh = (pool, policy) if mined and policy.fresh else None
     return TrainingRows(
-        rows_folder, questions, documents, labels, asked, shown, made, fresh, given.again(rows_folder)
+        rows_folder, questions, documents, labels, asked, shown, made, fresh, given.again(rows_folder),
+        signatures,
     )  # fmt: skip
 
 

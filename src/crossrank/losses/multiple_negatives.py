@@ -11,11 +11,11 @@ class MultipleNegatives(nn.Module):
 
     a = z / `temperature`, or with `sigmoid` s(z) / `temperature`: sentence-transformers' defaults are the sigmoid and
     0.1. A positive has a label of 0.5 or more. Other positives of its question are left out of its sum, and one
-    without negatives counts as 0. Negatives are those of the question alone; none is taken from the rest of the batch,
-    whose documents have not been scored with this question.
+    without negatives counts as 0. Negatives are the question's own rows, to which `data.in_batch_negatives` adds
+    documents of the step's other questions.
 
     Sources: van den Oord et al., Representation Learning with Contrastive Predictive Coding, 2018 (InfoNCE);
-    sentence-transformers' MultipleNegativesRankingLoss without in-batch negatives.
+    sentence-transformers' MultipleNegativesRankingLoss.
     """
 
     listwise = True

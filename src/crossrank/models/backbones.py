@@ -112,7 +112,9 @@ class Pretrained:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)  # by default it asks, and takes a yes
         if self.pooling is not None:
             if config.model_type != "modernbert":
-                raise ModelError(f"pooling can be chosen for ModernBERT only, {config.model_type} has its own")
+                raise ModelError(
+                    f"pooling can be chosen for ModernBERT only, {config.model_type} has its own; leave pooling out"
+                )
             config.classifier_pooling = self.pooling
         _set_dropout(config, self.attention_dropout, self.hidden_dropout)
         return config

@@ -28,15 +28,15 @@ class CrossEncoder(nn.Module):
     - `packed`: the backbone's own modules over the packed row, then its head on each pair: the other `HEADS`.
     - `padded`: padded rows through the classifier itself: the reference, and the way for what packed attention cannot
       do (attention dropout, float32 on CUDA).
-    - `auto`: `fused` where there is one, else `packed`.
+    - `auto`: `fused` where there is one and nothing is adapted, else `packed`.
 
     With `recompute`, the backward pass computes each layer again instead of keeping its intermediate results.
 
     `computed_tokens` tells how many tokens the last forward pass computed: the batch's own and those that only fill a
-    shape.
+    shape. `adapted` tells whether adapters stand around layers of the classifier.
 
     Raises:
-        ModelError: the classifier has not one label, or the way does not know its kind.
+        ModelError: the classifier has not one label, or the way does not know its kind or its adapters.
     """
 
     computed_tokens: int
@@ -47,7 +47,8 @@ class CrossEncoder(nn.Module):
         self.config = cast(Any, classifier).config
         if self.config.num_labels != 1:
             raise ModelError(f"a reranker has one label, this model has {self.config.num_labels}")
-        self.attention = _resolved(attention, self.config.model_type)
+        self.adapted = any(hasattr(module, "base_layer") for module in classifier.modules())
+        self.attention = _resolved(attention, self.config.model_type, self.adapted)
         self.recompute = recompute
         if recompute:
             cast(Any, classifier).activation_checkpointing_enable()
@@ -121,11 +122,14 @@ class CrossEncoder(nn.Module):
         return logits
 
 
-def _resolved(attention: AttentionPath, model_type: str) -> AttentionPath:
+def _resolved(attention: AttentionPath, model_type: str, adapted: bool) -> AttentionPath:
     if attention == "auto":
-        attention = "fused" if model_type in FORWARDS else "packed"
+        attention = "fused" if model_type in FORWARDS and not adapted else "packed"
         if attention == "packed":
-            log.info("there is no fused forward for %s: its own modules are used, on packed rows", model_type)
+            what = f"adapted {model_type}" if adapted else model_type
+            log.info("there is no fused forward for %s: its own modules are used, on packed rows", what)
+    elif attention == "fused" and adapted:
+        raise ModelError("the fused forward has no place for adapters; set attention to auto, packed or padded")
     known = {"fused": sorted(FORWARDS), "packed": sorted(HEADS)}.get(attention)
     if known is not None and model_type not in known:
         raise ModelError(

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from crossrank.data.tokens import PairEncoder
 from crossrank.errors import ExportError
 from crossrank.models.cross_encoder import CrossEncoder
+from crossrank.models.lora import merged_state
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +31,12 @@ def export(
 ) -> Path:
     """Write the model into `folder`, replacing what is there; the folder is whole or absent.
 
-    What `check` refuses is left in `<folder>.refused` for a person to look at, and `folder` as it was.
+    Adapters are added to the matrices they stand beside, so that a plain model is written; `model` stays as it is. What
+    `check` refuses is left in `<folder>.refused` for a person to look at, and `folder` as it was.
 
     Raises:
         ExportError: `check` refuses what was written.
     """
-    log.info("exporting %s parameters", f"{sum(weight.numel() for weight in model.parameters()):,}")
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -43,7 +44,8 @@ def export(
     _write_json(temporary / "tokenizer_config.json", _tokenizer_config(encoder))
     _write_json(temporary / LENGTHS, {"max_seq_length": encoder.max_length, "do_lower_case": False})
     encoder.tokenizer.backend_tokenizer.save(str(temporary / "tokenizer.json"))
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.classifier.state_dict().items()}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in merged_state(model.classifier).items()}
+    log.info("exporting %s parameters", f"{sum(weight.numel() for weight in weights.values()):,}")
     save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
     refused = folder.with_name(f"{folder.name}.refused")
     shutil.rmtree(refused, ignore_errors=True)

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
+from crossrank.analysis.averages import HEADER as AVERAGES
+from crossrank.analysis.averages import averages_note, averages_rows
 from crossrank.analysis.failures import Failures, failures
 from crossrank.analysis.failures_page import sections
 from crossrank.analysis.report import calibration_findings, recall_table
@@ -37,6 +39,8 @@ def headline(view: RunView) -> Chapter:
     ]
     where = f"{row.dataset}, {row.queries:,} queries" if row.dataset == monitor.dataset else row.dataset
     chosen = "best step" if view.result else "best step so far"
+    if view.averaged:
+        chosen = f"average {view.averaged}, kept as the best"
     note = f"{monitor.metric} on {where} at step {view.step:,}, the {chosen} by {monitor.key}. " if view.step else ""
     optimistic = "On the set that chose the step its numbers are slightly optimistic. Brackets: 95 % intervals."
     known = [tile for tile in tiles if tile.value != "-"]
@@ -108,6 +112,9 @@ def results(view: RunView) -> Chapter:
     if len(view.run.queries):
         table = recall_table(view.run.queries)
         parts.append(Grid(*table, title="What the first stage found", note="Reranking finds nothing beyond it."))
+    if averages := view.result.get("averages"):
+        note = averages_note(averages, view.monitor.key, view.step)
+        parts.append(Grid(AVERAGES, averages_rows(averages), title="Averaged weights", note=note))
     return Chapter("Results", [*parts, Text(NOTE, "note")])
 
 

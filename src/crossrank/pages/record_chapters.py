@@ -24,7 +24,8 @@ HEALTH: dict[str, tuple[dict[str, str], str, dict[str, Any]]] = {  # title: line
     ),
     "Loss by rank of the negative": (
         {"positives": "health/loss_of_rank_0", "1st": "health/loss_of_rank_1", "2nd": "health/loss_of_rank_2",
-         "3rd to 5th": "health/loss_of_rank_3_to_5", "from the 6th": "health/loss_of_rank_from_6"},
+         "3rd to 5th": "health/loss_of_rank_3_to_5", "from the 6th": "health/loss_of_rank_from_6",
+         "of other questions": "health/loss_of_other_questions"},
         "Binary cross-entropy without weights, by the place of the negative among its question's.",
         {"rangemode": "tozero"},
     ),

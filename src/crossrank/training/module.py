@@ -14,6 +14,7 @@ from crossrank.data.batch import PairBatch
 from crossrank.errors import ModelError
 from crossrank.losses import Loss
 from crossrank.models.cross_encoder import CrossEncoder
+from crossrank.training.gradient_cache import GradientCache
 from crossrank.training.layerwise import LayerwiseAdamW
 from crossrank.training.optim import OptimizerFactory, Schedule, clip_norm, decay_groups
 from crossrank.training.touched_rows import TouchedRows
@@ -25,7 +26,8 @@ class RerankerModule(pl.LightningModule):
 
     The loss of the last micro-batch, a scalar, and its logits float32[pairs] are left in `last_loss` and `last_logits`
     on the device; nothing here waits for them. With a `mode`, a batch is one call from its loss to the update (see
-    `WholeStep`), and Lightning's hooks around backward pass and optimizer step find nothing to do.
+    `WholeStep`), and Lightning's hooks around backward pass and optimizer step find nothing to do. With more than one
+    of `pieces`, a batch is computed in so many (see `GradientCache`).
     """
 
     last_loss: Tensor
@@ -39,9 +41,10 @@ class RerankerModule(pl.LightningModule):
         optimizer: OptimizerFactory,
         schedule: Schedule,
         mode: StepMode | None = None,
+        pieces: int = 1,
     ) -> None:
         super().__init__()
-        self.model, self.loss, self.mode = model, loss, mode
+        self.model, self.loss, self.mode, self.pieces = model, loss, mode, pieces
         self._optimizer, self._schedule = optimizer, schedule
         self.progress: dict[str, str] = {}  # what the progress bar shows
         self.lineage: dict[str, str] = {}  # the ids of what made the data, for every checkpoint
@@ -49,6 +52,7 @@ class RerankerModule(pl.LightningModule):
         self.before_saving: Callable[[], None] | None = None  # may refuse, by raising, that a checkpoint is written
         self._words: TouchedRows | None = None
         self._whole: WholeStep | None = None
+        self._cache: GradientCache | None = None
         self._base_lr = 0.0
 
     def on_train_start(self) -> None:
@@ -58,15 +62,17 @@ class RerankerModule(pl.LightningModule):
         words = self.model.word_embedding
         if words.weight.requires_grad and self.device.type == "cpu" and self.trainer.world_size == 1:
             self._words = TouchedRows(words)
+        autocast = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
+        if self.pieces > 1:
+            self._cache = GradientCache(self.model, self.loss, self.pieces, autocast)
         if self.mode is not None:
             optimizer, clip = self.trainer.optimizers[0], self.trainer.gradient_clip_val
-            autocast = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
             forget = partial(self._forget, optimizer)
             self._whole = WholeStep(self.model, self.loss, optimizer, clip, forget, autocast, self.mode)
 
     def on_train_end(self) -> None:
         """Free what was kept between steps."""
-        self._whole = None
+        self._whole = self._cache = None
         if self._words is not None:
             self._words.close()
             self._words = None
@@ -76,6 +82,10 @@ class RerankerModule(pl.LightningModule):
         if self._whole is not None:
             self.last_loss, self.last_logits = self._whole(batch)
             self.computed_tokens = self.model.computed_tokens
+            return self.last_loss
+        if self._cache is not None:
+            self.last_loss, self.last_logits = self._cache.score(batch)
+            self.computed_tokens = self._cache.computed_tokens
             return self.last_loss
         logits = self.model(batch)
         self.computed_tokens = self.model.computed_tokens
@@ -102,7 +112,9 @@ class RerankerModule(pl.LightningModule):
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Compute the gradients, where that is not part of a whole step."""
-        if self._whole is None:
+        if self._cache is not None:
+            self._cache.backward()
+        elif self._whole is None:
             super().backward(loss, *args, **kwargs)
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:

@@ -16,6 +16,10 @@ from crossrank.training.checkpoints import AtomicCheckpointIO
 from crossrank.training.whole_step import StepMode
 
 Precision = Literal["auto", "32-true", "bf16-mixed"]
+IN_ONE = {  # what a step in pieces needs
+    "accumulate_grad_batches": 1, "devices": 1, "num_nodes": 1, "strategy": "auto", "cuda_graph": False,
+    "compile": False,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class TrainerSpec:
     `cuda_graph` replays a whole step as one graph for each number of tokens, rounded up to a multiple of
     `bucket_tokens`; `compile` runs the model through torch.compile. Either makes a step one call (see `WholeStep`), and
     what the machine cannot do is left out with a warning.
+
+    `gradient_cache` computes a step in so many pieces, its loss over all of them at once (see `GradientCache`).
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -43,6 +49,7 @@ class TrainerSpec:
     cuda_graph: bool = False
     compile: bool = False
     bucket_tokens: int = 128
+    gradient_cache: int = 1
 
     def __post_init__(self) -> None:
         if self.accumulate_grad_batches < 1 or self.devices < 1 or self.num_nodes < 1:
@@ -59,6 +66,15 @@ class TrainerSpec:
                 "cuda_graph and compile make a step one call on one device: they need accumulate_grad_batches=1 and "
                 f"devices=1, got {self.accumulate_grad_batches} and {self.processes}"
             )
+        if self.gradient_cache < 1:
+            raise ValueError(
+                f"gradient_cache counts pieces of a step and must be at least 1, got {self.gradient_cache}"
+            )
+        others = {name: value for name, value in IN_ONE.items() if getattr(self, name) != value}
+        if self.gradient_cache > 1 and others:
+            needed = ", ".join(f"{name}={value}" for name, value in others.items())
+            got = ", ".join(str(getattr(self, name)) for name in others)
+            raise ValueError(f"gradient_cache computes a whole step on one device: it needs {needed}, got {got}")
         if self.accelerator == "gpu" and not torch.cuda.is_available():
             raise ValueError("accelerator is gpu and torch sees none; set trainer=cpu or install the CUDA build")
 
@@ -85,6 +101,11 @@ class TrainerSpec:
     def multiple(self) -> int | None:
         """What a step's tokens are rounded up to before they reach the device: graphs need few shapes."""
         return self.bucket_tokens if self.cuda_graph else None
+
+    @property
+    def batches_stay(self) -> bool:
+        """Whether batches wait on the host for the step, which takes them to the device itself."""
+        return self.cuda_graph or self.gradient_cache > 1
 
     @property
     def autocast(self) -> torch.dtype | None:
