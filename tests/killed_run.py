@@ -9,6 +9,7 @@ from functools import cache, partial
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 
+import sentence_transformers  # noqa: F401  # every training ends with it: an export is checked
 from hydra import compose, initialize_config_dir
 
 import crossrank.outcome as outcome
@@ -33,7 +34,7 @@ POINTS = {  # what is called at a point; the process dies at the n-th call, or a
     "scoring": (PeriodicEvaluation, "_evaluate"),
     "evaluation": (EvaluationStore, "write"),
     "mining": (prepared_pool, "mine"),
-    "export": (run, "export"),
+    "export": (run, "export_checked"),
     "card": (outcome, "write_card"),
 }
 

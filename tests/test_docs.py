@@ -7,6 +7,9 @@ import pytest
 from conftest import ROOT
 
 from crossrank.audit.leaks import ANSWERS, KINDS, QUESTIONS
+from crossrank.inference.parity import TOLERANCE
+from crossrank.inference.probe import MOST_WORDS, Probe
+from crossrank.models.onnx_export import FP32, INT8, OPSET
 
 TESTS = {file.name: file for file in (ROOT / "tests").rglob("test_*.py")}
 NAMED = re.findall(r"`(test_\w+\.py)::(\w+)`", (ROOT / "docs" / "faults.md").read_text(encoding="utf-8"))
@@ -34,3 +37,12 @@ def test_the_leaks_page_names_the_kinds_and_the_thresholds_that_hold():
     assert f"questions {asked}, answers {answered}" in page
     assert f"{QUESTIONS.permutations} permutations" in page
     assert QUESTIONS.permutations == ANSWERS.permutations
+
+
+def test_the_export_page_names_the_figures_that_hold():
+    page = " ".join((ROOT / "docs" / "export.md").read_text(encoding="utf-8").split())
+    assert f"{len(Probe(128).pairs)} fixed pairs" in page
+    assert f"A logit may differ by {TOLERANCE:.0e}, or".replace("e-0", "e-") in page
+    assert f"a longer `max_length` than {MOST_WORDS} are not scored" in page
+    assert f"opset {OPSET};" in page
+    assert f"`{FP32}`, `{INT8}`" in page

@@ -12,7 +12,15 @@ from omegaconf import OmegaConf
 from crossrank.analysis.command_line import with_run, with_systems
 from crossrank.config import build_audit, build_evaluation, build_training_run
 from crossrank.gate import validate
-from crossrank.schema import CompareConfig, EvaluateConfig, ReportConfig, RerankConfig, RunConfig, VerifyConfig
+from crossrank.schema import (
+    CompareConfig,
+    EvaluateConfig,
+    ExportConfig,
+    ReportConfig,
+    RerankConfig,
+    RunConfig,
+    VerifyConfig,
+)
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [README, *(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md")))]
@@ -21,7 +29,11 @@ COMMANDS = [line.partition(" #")[0].strip() for block in BLOCKS for line in bloc
 PROGRAMS = sorted(
     {c for c in COMMANDS if c.startswith("python -m src.")} | set(re.findall(r"`(python -m src\.[^`]*=[^`]*)`", README))
 )
-SCHEMAS = {"compare": CompareConfig, "report": ReportConfig, "rerank": RerankConfig, "verify": VerifyConfig}
+SCHEMAS = {
+    "compare": CompareConfig, "export": ExportConfig, "report": ReportConfig, "rerank": RerankConfig,
+    "verify": VerifyConfig,
+}  # fmt: skip
+WORDED = {"compare": with_systems, "export": with_run, "report": with_run, "verify": with_run}
 PLACEHOLDERS = {
     "FILE": str(ROOT / "README.md"),
     "FOLDER": str(ROOT),
@@ -50,8 +62,7 @@ def test_each_program_call_composes_and_passes_the_gate(command, tmp_path):
     program = shlex.split(command)[2].removeprefix("src.")
     assert (ROOT / "src" / f"{program}.py").is_file()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        worded = {"compare": with_systems, "report": with_run, "verify": with_run}.get(program, list)
-        cfg = compose(program, worded(_overrides(command)))
+        cfg = compose(program, WORDED.get(program, list)(_overrides(command)))
     OmegaConf.set_struct(cfg, False)
     if "run_dir" in cfg:
         cfg.run_dir = str(tmp_path)

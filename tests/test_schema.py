@@ -9,20 +9,20 @@ from crossrank import schema
 ROOTS = {
     "train": schema.RunConfig, "mine": schema.RunConfig, "audit": schema.AuditConfig, "evaluate": schema.EvaluateConfig,
     "compare": schema.CompareConfig, "rerank": schema.RerankConfig, "verify": schema.VerifyConfig,
-    "report": schema.ReportConfig,
+    "report": schema.ReportConfig, "export": schema.ExportConfig,
 }  # fmt: skip
 MISSING = {
     "evaluate": ["reranker=x", "evaluators=held_out"], "compare": ["systems=[a,b]"],
     "rerank": ["reranker=x", "query=y", "documents=z"], "verify": ["run=x"], "report": ["run=x"],
+    "export": ["run=x"],
 }  # fmt: skip
+WITHOUT_RUN_DIR = ("compare", "export", "rerank", "report", "verify")
 
 
 def composed(root: str) -> dict:
     overrides = MISSING.get(root, ["experiment=smoke"])
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose(
-            root, [*overrides, *(["run_dir=x"] if root not in ("compare", "rerank", "report", "verify") else [])]
-        )
+        cfg = compose(root, [*overrides, *([] if root in WITHOUT_RUN_DIR else ["run_dir=x"])])
     return OmegaConf.to_container(cfg, resolve=True)
 
 

@@ -6,6 +6,7 @@ CrossrankError
 ├── DataError        a file, a row or a collection is wrong; names file and row
 ├── CacheError       a cache could not be written
 ├── ModelError       a backbone or a tokenizer cannot serve as a packed cross-encoder
+├── ExportError      an export does not score as the model it was written from, or could not be uploaded
 ├── TrainingError    a training is dead; says since when and where its last good checkpoint lies
 └── ResumeError      a run cannot go on: it is not there, has finished, is another one now, or is being trained
 """
@@ -43,6 +44,10 @@ class CacheError(CrossrankError, OSError):
 
 class ModelError(CrossrankError, ValueError):
     """A backbone or a tokenizer cannot serve as a packed cross-encoder."""
+
+
+class ExportError(CrossrankError, RuntimeError):
+    """An export does not score in its users' libraries as the model in memory does, or could not be uploaded."""
 
 
 class TrainingError(CrossrankError, RuntimeError):

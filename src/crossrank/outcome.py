@@ -83,7 +83,9 @@ def write_outcome(run: Trained, result: Result, rows: TrainingRows) -> None:
         monitor = run.evaluation.monitor
         facts |= {"monitor": monitor, "best_value": run.evaluation.best_value}
         folder = RunFolder(result.run_dir)
-        calibration = _calibrate(run, folder, result, monitor.split("/")[1])
+        calibration = write_calibration(
+            folder, result.export, result.best_step, monitor.split("/")[1], run.calibration, run.pos_weight
+        )
         if run.averages:
             kept = best_of(run.averages)
             facts["averages"] = [verdict.facts() | {"exported": verdict is kept} for verdict in run.averages]
@@ -110,10 +112,12 @@ def write_metrics(run_dir: Path) -> None:
     temporary.replace(run_dir / "metrics.parquet")
 
 
-def _calibrate(run: Trained, folder: RunFolder, result: Result, evaluator: str) -> Calibration:
+def write_calibration(
+    run: RunFolder, export: Path, step: int, evaluator: str, method: CalibrationMethod, pos_weight: float
+) -> Calibration:
     """Fit on the scores of the set that chose the step, and write what was found beside the exported weights."""
-    scores = folder.scores(result.best_step)
-    found = calibrated(scores[scores["evaluator"] == evaluator], run.pos_weight, run.calibration)
-    content = {"calibration": found.to_dict(), "method": run.calibration, "fitted_on": evaluator}
-    (result.export / "calibration.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    scores = run.scores(step)
+    found = calibrated(scores[scores["evaluator"] == evaluator], pos_weight, method)
+    content = {"calibration": found.to_dict(), "method": method, "fitted_on": evaluator}
+    (export / "calibration.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return found

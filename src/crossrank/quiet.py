@@ -5,7 +5,7 @@ import sys
 import warnings
 from typing import TextIO
 
-CHATTY = ("httpx", "sentence_transformers", "lightning.pytorch", "lightning.fabric", "bm25s", "matplotlib")
+CHATTY = ("httpx", "httpx2", "sentence_transformers", "lightning.pytorch", "lightning.fabric", "bm25s", "matplotlib")
 NOISE = (".*treespec, LeafSpec.*", ".*does not have many workers.*", ".*ended before the epoch ended.*")
 
 

@@ -35,11 +35,11 @@ from crossrank.data.policy import Policy
 from crossrank.data.splits import training_texts
 from crossrank.data.teacher import Teacher
 from crossrank.errors import ConfigError, CrossrankError, ResumeError
+from crossrank.exports import export_checked
 from crossrank.faults import left_behind, noted, told
 from crossrank.hub import Asset, require
 from crossrank.losses import Loss, refuse_labels
 from crossrank.models.backbones import Backbone
-from crossrank.models.export import export
 from crossrank.models.lora import Adapter
 from crossrank.outcome import Result, Trained, write_metrics, write_outcome
 from crossrank.reports import write_run_report
@@ -164,7 +164,7 @@ def _finish(
     loggers: Sequence[Logger], started: float,
 ) -> Result:  # fmt: skip
     best_step = keep_better(verdicts, run.evaluation, loggers, module) if run.evaluation else data.max_steps
-    folder = export(module.model, data.encoder, run.run_dir / "export")
+    folder = export_checked(module.model, data.encoder, run.run_dir)
     rows = summary(RunFolder(run.run_dir), best_step) if run.evaluation else []
     documents = training_texts(data.rows.lineage.folders(run.cache_dir)["texts"])
     kept = best_of(verdicts)

@@ -151,3 +151,18 @@ class ReportConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     run: str
     output: str | None
+
+
+class ExportConfig(BaseModel):
+    """The keys of conf/export.yaml."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    run: str
+    output: str | None
+    consumers: list[str]
+    onnx: bool
+    push: str | None
+    private: bool
+    revision: str | None
+    create_pr: bool
+    dry_run: bool

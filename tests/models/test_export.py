@@ -6,15 +6,17 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from sentence_transformers import CrossEncoder as SentenceTransformersCrossEncoder
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
 
 import crossrank.models.export as export_module
 from crossrank.data.tokens import PairEncoder
+from crossrank.errors import ExportError
 from crossrank.models.backbones import Pretrained
 from crossrank.models.cross_encoder import CrossEncoder
-from crossrank.models.export import export
+from crossrank.models.export import export, exported_files
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 48, "num_labels": 1}
 MODERN = {"local_attention": 16, "pad_token_id": 0, "cls_token_id": 101, "sep_token_id": 102, "bos_token_id": 101,
@@ -124,8 +126,89 @@ def test_the_tokenizer_is_a_plain_fast_one(encoder, tmp_path):
     assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert config["model_max_length"] == 64
     assert (config["cls_token"], config["sep_token"], config["pad_token"]) == ("[CLS]", "[SEP]", "[PAD]")
-    files = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    files = {"config.json", "model.safetensors", "sentence_bert_config.json", "tokenizer.json", "tokenizer_config.json"}
     assert {file.name for file in folder.iterdir()} == files
+
+
+# What text-embeddings-inference reads without a default: its own code is the reference, as it stood in 2025.
+SERVED = {
+    "modernbert": (
+        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        "hidden_activation", "max_position_embeddings", "initializer_range", "initializer_cutoff_factor", "norm_eps",
+        "norm_bias", "pad_token_id", "eos_token_id", "bos_token_id", "cls_token_id", "sep_token_id",
+        "global_rope_theta", "local_rope_theta", "global_attn_every_n_layers", "local_attention", "attention_bias",
+        "attention_dropout", "classifier_pooling", "classifier_activation",
+    ),
+    "bert": (
+        "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
+        "hidden_dropout_prob", "max_position_embeddings", "type_vocab_size", "initializer_range", "layer_norm_eps",
+        "pad_token_id",
+    ),
+}  # fmt: skip
+SERVED["roberta"] = SERVED["bert"]
+HEADS = {
+    "modernbert": {"head.dense.weight", "head.norm.weight", "classifier.weight", "classifier.bias"},
+    "bert": {"bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias"},
+    "roberta": {f"classifier.{part}.{kind}" for part in ("dense", "out_proj") for kind in ("weight", "bias")},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_server_finds_what_it_needs_to_know(kind, encoder, tmp_path):
+    model, encoder = _model(kind, encoder)
+    folder = export(model, encoder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    family = config["model_type"]
+    assert not [key for key in SERVED[family] if config.get(key) is None]
+    # both servers: a classifier with one label is a reranker
+    assert [name.endswith("ForSequenceClassification") for name in config["architectures"]] == [True]
+    assert (len(config["id2label"]), len(config["label2id"])) == (1, 1)
+    if family == "modernbert":  # text-embeddings-inference would leave out such biases
+        assert not any(config[f"{part}_bias"] for part in ("norm", "classifier", "attention", "mlp"))
+    with safe_open(folder / "model.safetensors", "pt") as weights:
+        assert set(weights.keys()) >= HEADS[family]
+        prefix = {"modernbert": "model."}.get(family, f"{family}.")
+        assert {name for name in weights.keys() if not name.startswith(prefix)} == {  # noqa: SIM118
+            name for name in HEADS[family] if not name.startswith(prefix)
+        }
+        assert all(weights.get_tensor(name).dtype == torch.float32 for name in weights.keys())  # noqa: SIM118
+    lengths = json.loads((folder / "sentence_bert_config.json").read_text())
+    assert lengths["max_seq_length"] == encoder.max_length < config["max_position_embeddings"]
+    assert Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size() == config["vocab_size"]
+
+
+def test_what_a_check_refuses_lies_beside_and_nothing_is_replaced(encoder, tmp_path):
+    folder, refused = tmp_path / "model", tmp_path / "model.refused"
+    older, newer = _model("bert", encoder)[0], _model("modernbert-mean", encoder)[0]
+    export(older, encoder, folder)
+    seen = []
+
+    def check(written):
+        seen.append(sorted(file.name for file in written.iterdir()))
+        (written / "finding").write_text("what was found")
+        raise ExportError("another score")
+
+    for _ in range(2):  # what the first left is not in the second's way
+        with pytest.raises(ExportError, match=r"another score; it lies in .*model\.refused instead of"):
+            export(newer, encoder, folder, check)
+    assert seen[0] == seen[1] == sorted(file.name for file in folder.iterdir())
+    assert json.loads((refused / "config.json").read_text())["model_type"] == "modernbert"
+    assert (refused / "finding").is_file()
+    assert json.loads((folder / "config.json").read_text())["model_type"] == "bert"
+    export(newer, encoder, folder, lambda written: (written / "finding").write_text("nothing"))
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert json.loads((folder / "config.json").read_text())["model_type"] == "modernbert"
+    assert (folder / "finding").read_text() == "nothing"
+
+
+def test_all_files_count_but_the_card(encoder, tmp_path):
+    folder = export(_model("bert", encoder)[0], encoder, tmp_path / "model")
+    (folder / "README.md").write_text("a card")
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "model.onnx").write_text("")
+    names = [file.relative_to(folder).as_posix() for file in exported_files(folder)]
+    assert names == ["config.json", "model.safetensors", "onnx/model.onnx", "sentence_bert_config.json",
+                     "tokenizer.json", "tokenizer_config.json"]  # fmt: skip
 
 
 def test_exporting_over_a_folder_replaces_all_of_it(encoder, tmp_path):

@@ -28,7 +28,8 @@ class PairScorer:
     Batches hold at most `tokens_per_batch` tokens (or one pair that is longer) of pairs of similar length, by default
     as many as suit the model's device and dtype; no score depends on which pairs are scored together, but for
     rounding. Equal pairs are scored once, so that their scores are equal to the last bit. In a process group, each
-    process scores every n-th batch and all get all scores, the same to the last bit as one process would.
+    process scores every n-th batch and all get all scores, the same to the last bit as one process would; unless it
+    is `alone`, as where the others have ended.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class PairScorer:
         if tokens_per_batch is not None and tokens_per_batch < 1:
             raise ValueError(f"tokens_per_batch must be at least 1, got {tokens_per_batch}")
         self.model, self.encoder, self.autocast = model, encoder, autocast
+        self.alone = False
         on_cpu = next(model.parameters()).device.type == "cpu"
         suited = (TOKENS_IN_AUTOCAST if autocast else TOKENS_ON_CPU) if on_cpu else TOKENS_ON_GPU
         self.tokens_per_batch = tokens_per_batch or suited
@@ -85,7 +87,7 @@ class PairScorer:
         modes = {module: module.training for module in self.model.modules()}
         self.model.eval()
         device = next(self.model.parameters()).device
-        rank, processes = _place()
+        rank, processes = (0, 1) if self.alone else _place()
         batches = self._batches(order, lengths)[rank::processes]
         prepared = prepared_weights() if len(batches) > 1 else nullcontext()  # of use from the second batch on
         try:

@@ -88,7 +88,7 @@ class Pretrained:
                 raise ModelError(f"a reranker has one label, {self.path} was trained with {config.num_labels}")
             config.num_labels = 1
         folder = str(resolve(self._asset()))
-        with torch.random.fork_rng(), _quiet_transformers():
+        with torch.random.fork_rng(), quiet_transformers():
             torch.manual_seed(seed or 0)
             with or_model_error(f"{self.path} holds no weights of a {config.model_type}"):
                 classifier, report = AutoModelForSequenceClassification.from_pretrained(
@@ -226,7 +226,7 @@ def or_model_error(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Silence the load report; what it would say is checked by `build`."""
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(logging.ERROR)

@@ -98,7 +98,7 @@ class CrossEncoder(nn.Module):
                 "use attention='padded' or leave the attention function alone"
             )
         backbone = cast(Any, self.classifier).base_model
-        types = {"token_type_ids": batch.token_type_ids[None]} if _has_token_types(self.config) else {}
+        types = {"token_type_ids": batch.token_type_ids[None]} if has_token_types(self.config) else {}
         hidden: Tensor = backbone(
             input_ids=batch.input_ids[None],
             position_ids=batch.position_ids[None] + _first_position(self.config),
@@ -112,7 +112,7 @@ class CrossEncoder(nn.Module):
         lengths = batch.offsets.diff().long()
         mask = torch.arange(batch.longest, device=lengths.device)[None] < lengths[:, None]
         inputs = {"input_ids": (batch.input_ids, self.config.pad_token_id or 0)}
-        if _has_token_types(self.config):
+        if has_token_types(self.config):
             inputs["token_type_ids"] = (batch.token_type_ids, 0)
         padded = {}
         for name, (flat, fill) in inputs.items():
@@ -175,7 +175,8 @@ HEADS: dict[str, Head] = {
 }
 
 
-def _has_token_types(config: Any) -> bool:
+def has_token_types(config: Any) -> bool:
+    """Whether the model tells question from document by token types."""
     return getattr(config, "type_vocab_size", 0) > 1
 
 

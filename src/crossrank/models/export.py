@@ -7,6 +7,7 @@ transformers' own parameter names, and a plain fast tokenizer.
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +15,46 @@ import torch
 from safetensors.torch import save_file
 
 from crossrank.data.tokens import PairEncoder
+from crossrank.errors import ExportError
 from crossrank.models.cross_encoder import CrossEncoder
 from crossrank.models.lora import merged_state
 
 log = logging.getLogger(__name__)
 
 SIGMOID = "torch.nn.modules.activation.Sigmoid"
+LENGTHS = "sentence_bert_config.json"  # where text-embeddings-inference reads how many tokens to take
 SPECIAL_TOKENS = ("cls_token", "sep_token", "pad_token", "mask_token", "unk_token", "bos_token", "eos_token")
 
 
-def export(model: CrossEncoder, encoder: PairEncoder, folder: Path) -> Path:
+def export(
+    model: CrossEncoder, encoder: PairEncoder, folder: Path, check: Callable[[Path], None] | None = None
+) -> Path:
     """Write the model into `folder`, replacing what is there; the folder is whole or absent.
 
-    Adapters are added to the matrices they stand beside, so that a plain model is written; `model` stays as it is.
+    Adapters are added to the matrices they stand beside, so that a plain model is written; `model` stays as it is. What
+    `check` refuses is left in `<folder>.refused` for a person to look at, and `folder` as it was.
+
+    Raises:
+        ExportError: `check` refuses what was written.
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     _write_json(temporary / "config.json", _config(model))
     _write_json(temporary / "tokenizer_config.json", _tokenizer_config(encoder))
+    _write_json(temporary / LENGTHS, {"max_seq_length": encoder.max_length, "do_lower_case": False})
     encoder.tokenizer.backend_tokenizer.save(str(temporary / "tokenizer.json"))
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in merged_state(model.classifier).items()}
     log.info("exporting %s parameters", f"{sum(weight.numel() for weight in weights.values()):,}")
     save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
+    refused = folder.with_name(f"{folder.name}.refused")
+    shutil.rmtree(refused, ignore_errors=True)
+    try:
+        if check:
+            check(temporary)
+    except ExportError as error:
+        temporary.rename(refused)
+        raise ExportError(f"{error}; it lies in {refused} instead of {folder}") from error
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
     return folder
@@ -86,4 +104,5 @@ def _write_json(file: Path, content: dict[str, Any]) -> None:
 
 def exported_files(folder: Path) -> list[Path]:
     """Return the files of an exported model but its card, which a person may edit."""
-    return [file for file in sorted(folder.iterdir()) if file.name != "README.md"]
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return [file for file in files if file != folder / "README.md"]
