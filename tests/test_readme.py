@@ -89,13 +89,14 @@ def test_the_tree_is_true():
     tree = README.split("```text\n", 1)[1].split("```", 1)[0]
     named, parents = set(), {0: ROOT}
     for line in tree.splitlines():
-        match = re.match(r"^([│ ]*)[├└]── (\S+)", line)
+        match = re.match(r"^([│ ]*)[├└]── (\S+(?: \S+)*)", line)  # names, before two blanks and what they are
         if match:
             depth = len(match[1]) // 4
-            path = parents[depth] / match[2].rstrip("/")
-            parents[depth + 1] = path
-            named.add(path)
-            assert path.exists(), f"the README's tree names {path.relative_to(ROOT)}, which is not there"
+            paths = [parents[depth] / name.rstrip("/") for name in match[2].split()]
+            parents[depth + 1] = paths[0]
+            named.update(paths)
+            missing = [str(path.relative_to(ROOT)) for path in paths if not path.exists()]
+            assert not missing, f"the README's tree names {missing}, which are not there"
     folders = {path for path in (ROOT / "src" / "crossrank").iterdir() if path.is_dir() and path.name != "__pycache__"}
     folders = {path for path in folders if path.suffix != ".egg-info"}
     assert folders <= named

@@ -276,7 +276,7 @@ def half_a_table(table, path, **_):
 
 FULL = {  # the call that finds the disk full, and the last step whose state is there
     "metrics.jsonl": (JsonlLogger, "log_metrics", 9, half_a_line, 4),
-    "evaluations": (pd.DataFrame, "to_parquet", 7, half_a_table, 4),
+    "evaluations": (pd.DataFrame, "to_parquet", 8, half_a_table, 4),  # the first is of leaks
 }
 
 
