@@ -31,7 +31,7 @@ def _run(cfg: DictConfig) -> None:
     quieten()
     validate(cfg, ExportConfig)
     given = ExportConfig.model_validate(OmegaConf.to_container(cfg, resolve=True))
-    to = Destination(given.push, given.private, given.revision, given.create_pr) if given.push else None
+    to = Destination(given.push, given.private, given.branch, given.create_pr) if given.push else None
     if to and not given.dry_run:
         refuse_unless_possible()
     output = Path(given.output) if given.output else None

@@ -56,7 +56,7 @@ def test_every_byte_arrives_in_one_commit_to_a_private_repository(hub, folder):
 def test_one_that_is_there_is_added_to_and_a_branch_is_made(hub, folder):
     push(folder, Destination("org/name", private=False), "first")
     (folder / "config.json").write_bytes(b'{"changed": true}')
-    push(folder, Destination("org/name", revision="next"), "second")
+    push(folder, Destination("org/name", branch="next"), "second")
     repo = hub.repos["org/name"]
     assert repo["visibility"] == "public"  # it stays as it was made
     assert repo["branches"] == ["main", "next"]
@@ -115,7 +115,7 @@ def test_without_a_token_or_offline_nothing_is_begun(hub, monkeypatch, tmp_path)
         ({"repo": "name"}, "push: 'name' names no owner; give organisation/name"),
         ({"repo": "a/b/c"}, "push: "),
         ({"repo": "org/na me"}, "push: "),
-        ({"repo": "org/name", "revision": "next", "create_pr": True}, "create_pr: a pull request goes to main"),
+        ({"repo": "org/name", "branch": "next", "create_pr": True}, "create_pr: a pull request goes to main"),
     ],
 )
 def test_a_destination_that_is_none_is_refused(given, said):

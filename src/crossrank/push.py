@@ -24,7 +24,7 @@ class Destination:
     """Where on the hub an export goes: `repo` is `organisation/name`.
 
     A repository that is not there is made, `private` unless said otherwise; one that is there stays as public as it
-    is. `revision` is a branch, made where it is missing; with `create_pr` the upload is a pull request.
+    is. `branch` is made where it is missing; with `create_pr` the upload is a pull request.
 
     Raises:
         ConfigError: `repo` is no such name, or the hub would refuse the combination.
@@ -32,7 +32,7 @@ class Destination:
 
     repo: str
     private: bool = True
-    revision: str | None = None
+    branch: str | None = None
     create_pr: bool = False
 
     def __post_init__(self) -> None:
@@ -42,8 +42,8 @@ class Destination:
             raise ConfigError([f"push: {' '.join(str(error).split())}"]) from error
         if "/" not in self.repo:
             raise ConfigError([f"push: {self.repo!r} names no owner; give organisation/name"])
-        if self.create_pr and self.revision not in (None, "main"):
-            raise ConfigError([f"create_pr: a pull request goes to main, not to {self.revision!r}; leave out revision"])
+        if self.create_pr and self.branch not in (None, "main"):
+            raise ConfigError([f"create_pr: a pull request goes to main, not to {self.branch!r}; leave out branch"])
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,10 @@ def push(folder: Path, to: Destination, message: str) -> str:
     paths = [file.path for file in to_be_uploaded(folder)]
     try:
         hub.create_repo(to.repo, private=to.private, exist_ok=True)
-        if to.revision is not None and not to.create_pr:
-            hub.create_branch(to.repo, branch=to.revision, exist_ok=True)
+        if to.branch is not None and not to.create_pr:
+            hub.create_branch(to.repo, branch=to.branch, exist_ok=True)
         done = hub.upload_folder(
-            repo_id=to.repo, folder_path=folder, commit_message=message, revision=to.revision,
+            repo_id=to.repo, folder_path=folder, commit_message=message, revision=to.branch,
             create_pr=to.create_pr, allow_patterns=paths,
         )  # fmt: skip
     except Exception as error:  # httpx, xet and the hub each have their own kinds

@@ -163,6 +163,6 @@ class ExportConfig(BaseModel):
     onnx: bool
     push: str | None
     private: bool
-    revision: str | None
+    branch: str | None
     create_pr: bool
     dry_run: bool

@@ -23,10 +23,15 @@ def by_sentence_transformers(folder: str, groups: Groups, max_length: int) -> An
     import transformers
     from sentence_transformers import CrossEncoder
 
-    model = CrossEncoder(folder, device="cpu")
+    def load(**more: Any) -> Any:
+        return CrossEncoder(
+            folder, device="cpu", trust_remote_code=False, model_kwargs={"use_safetensors": True}, **more
+        )
+
+    model = load()
     cuts_at = int(model.tokenizer.model_max_length)
     if cuts_at != max_length:
-        model = CrossEncoder(folder, device="cpu", max_length=max_length)
+        model = load(max_length=max_length)
     activation: Any = model.activation_fn  # which a call of predict would change, up to version 5
     logits: list[float] = []
     for pairs in groups:
@@ -48,8 +53,10 @@ def by_transformers(folder: str, groups: Groups, longest: Pair) -> Answer:
     import torch
     import transformers
 
-    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
-    model: Any = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    model: Any = transformers.AutoModelForSequenceClassification.from_pretrained(
+        folder, trust_remote_code=False, use_safetensors=True
+    ).eval()
     logits: list[float] = []
     for pairs in groups:
         with torch.inference_mode():
@@ -67,7 +74,7 @@ def by_onnxruntime(folder: str, groups: Groups, file: str) -> Answer:
     import onnxruntime
     import transformers
 
-    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     session = onnxruntime.InferenceSession(str(Path(folder, file)), providers=["CPUExecutionProvider"])
     names = [given.name for given in session.get_inputs()]
     logits: list[float] = []
