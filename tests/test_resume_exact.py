@@ -86,8 +86,10 @@ KILLS = {
     "in the first step": ([], ("micro-batch", 1)),
     "before the first checkpoint": ([], ("micro-batch", 3)),
     "in a step": ([], ("micro-batch", 8)),
-    "with two workers": (["data.workers=2"], ("micro-batch", 11)),
-    "between micro-batches": (["trainer.accumulate_grad_batches=4"], ("micro-batch", 27)),
+    "between micro-batches, with two workers": (
+        ["trainer.accumulate_grad_batches=4", "data.workers=2"],
+        ("micro-batch", 27),
+    ),
     "in a step of pieces": (["loss=multiple_negatives_cached", "data.questions_per_step=8"], ("micro-batch", 8)),
     "while a checkpoint is written": ([], ("written", 2)),
     "during an evaluation": ([], ("evaluation", 3)),
@@ -99,7 +101,10 @@ KILLS = {
 }
 
 
-REST = ("before the first checkpoint", "in a step", "in the last step", "before the report is written")
+REST = (
+    "in the first step", "before the first checkpoint", "in a step", "in the last step",
+    "before the model is exported", "before the report is written",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.thorough) if c in REST else c for c in KILLS])
@@ -118,7 +123,7 @@ MOMENTS = {  # how often a run without accumulation comes there, and what may pa
     "mining": (1, 0.3),
     "export": (1, 0.2),
 }
-SEEDS = os.environ.get("CROSSRANK_KILL_SEEDS", "13 14").split()  # a state, an evaluation; 8 is mining, 1011 a step
+SEEDS = os.environ.get("CROSSRANK_KILL_SEEDS", "13").split()  # a state; 14 is an evaluation, 8 mining, 1011 a step
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -162,7 +167,7 @@ def test_the_worker_count_changes_nothing(whole):
     assert same_states(whole(), whole("data.workers=2"))
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped"])
+@pytest.mark.parametrize("damage", [pytest.param("cut", marks=pytest.mark.thorough), "flipped"])
 def test_of_a_damaged_newest_state_the_one_before_is_used(damage, whole, tmp_path, cache_dir):
     """A disk that lied: the file is there under its name, its content is not."""
     assert train(tmp_path, cache_dir, kill=("micro-batch", 11)) == -signal.SIGKILL

@@ -96,6 +96,7 @@ def test_the_exported_model_scores_as_the_best_step_did(smoke_run):
         assert ours.loc[metric, "base_value"] == pytest.approx(metrics[f"base_{metric}"], abs=1e-9)
 
 
+@pytest.mark.thorough  # a run that is done again, below, says the same of what both recorded
 def test_the_same_seed_gives_the_same_run_bit_for_bit(smoke_run, tmp_path):
     done = run_program(
         "src.train", "experiment=smoke", f"hydra.run.dir={tmp_path}", f"cache_dir={smoke_run.cache}", "data.workers=2"
@@ -127,12 +128,14 @@ def test_a_sweep_goes_on_after_a_failure_says_what_failed_and_does_nothing_twice
     assert "Invalid learning rate" in (tmp_path / "report.html").read_text()
 
 
-def test_a_search_runs_its_jobs_side_by_side_and_reads_back_what_they_reached(tmp_path, cache_dir):
-    """And W&B has a run of its own for each."""
+@pytest.mark.parametrize("at_once", [1, pytest.param(2, marks=pytest.mark.thorough)])
+def test_a_search_runs_its_jobs_and_reads_back_what_they_reached(at_once, tmp_path, cache_dir):
+    """Side by side too; and W&B has a run of its own for each."""
+    parallel = ["hydra/launcher=parallel", f"hydra.sweeper.at_once={at_once}"] if at_once > 1 else []
     done = run_program(
-        "src.train", "-m", "experiment=smoke", "sweep=search", "hydra/launcher=parallel", "hydra.sweeper.trials=2",
-        "hydra.sweeper.at_once=2", "trainer.threads=1", "logger=wandb", "data.max_steps=1",
-        "evaluators.held_out.depth=2", f"hydra.sweep.dir={tmp_path}", f"cache_dir={cache_dir}", alone=True,
+        "src.train", "-m", "experiment=smoke", "sweep=search", *parallel, "hydra.sweeper.trials=2", "trainer.threads=1",
+        "logger=wandb", "data.max_steps=1", "evaluators.held_out.depth=2", f"hydra.sweep.dir={tmp_path}",
+        f"cache_dir={cache_dir}", alone=at_once > 1,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     sweep = SweepFolder(tmp_path)

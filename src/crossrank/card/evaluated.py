@@ -142,4 +142,4 @@ def parity(export: Path) -> Section | None:
 
 
 def _number(value: Any) -> str:
-    return f"{value:.1e}" if isinstance(value, float) else str(value)
+    return "-" if value is None else f"{value:.1e}" if isinstance(value, float) else str(value)
