@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench.cells import METRIC, first_dev_questions, rows_of, trained
-from crossrank.evaluation.significance import stratified_interval
+from crossrank.evaluation.significance import randomisation_test, stratified_interval
 
 POLICIES = ("recipe", "hardest", "margin", "stratified", "spread", "random")
 CELLS = [(miner, policy) for policy in POLICIES for miner in ("minilm", "bm25")]
@@ -39,6 +39,18 @@ def table(found: dict[str, pd.DataFrame]) -> str:
         gain = "" if name == "first stage" else shown(rows["value"] - rows["base_value"], "+")
         lines.append([name, *of_sets, shown(rows["value"]), gain, difference])
     return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *lines])
+
+
+def miners_apart(found: dict[str, pd.DataFrame]) -> str:
+    """Return what BM25's candidates are worth against MiniLM's, query by query, over the policies that both have."""
+    policies = [name.partition(", ")[2] for name in found if name.startswith("bm25, ")]
+    both = [policy for policy in policies if f"minilm, {policy}" in found]
+    if not both:
+        return ""
+    differences = [found[f"bm25, {policy}"]["value"] - found[f"minilm, {policy}"]["value"] for policy in both]
+    mean = sum(differences[1:], differences[0]) / len(both)
+    p = randomisation_test(strata(mean))
+    return f"bm25 less minilm, over {len(both)} policies: {shown(mean, '+')}, p = {p:.4f}"
 
 
 def main() -> None:
@@ -70,6 +82,7 @@ def main() -> None:
             flush=True,
         )
     print(table(found))
+    print(miners_apart(found))
 
 
 if __name__ == "__main__":

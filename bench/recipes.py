@@ -17,17 +17,17 @@ from crossrank.analysis.systems import System, load_systems
 
 ROWS = 6  # of a question: its answer and 5 negatives
 PAIRS_PER_STEP = 60
-BM25 = ["miner=bm25", "policy=hardest"]
+BM25 = ["miner=bm25", "policy=margin"]
 CELLS = {  # name: what is changed; the first is what the others are compared with
     "bce": [],
-    "bce, bm25 hardest": BM25,
+    "bce, bm25 margin": BM25,
     "lambda_loss": ["loss=lambda_loss"],
     "listnet": ["loss=listnet"],
     "multiple_negatives": ["loss=multiple_negatives"],
     "ranknet": ["loss=ranknet"],
     "bce_smooth": ["loss=bce_smooth"],
-    "lambda_loss, bm25 hardest": ["loss=lambda_loss", *BM25],
-    "listnet, bm25 hardest": ["loss=listnet", *BM25],
+    "lambda_loss, bm25 margin": ["loss=lambda_loss", *BM25],
+    "listnet, bm25 margin": ["loss=listnet", *BM25],
 }
 
 
