@@ -9,10 +9,11 @@ import argparse
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from bench.cells import METRIC, first_dev_questions, rows_of, trained
-from crossrank.evaluation.significance import randomisation_test, stratified_interval
+from crossrank.evaluation.significance import randomisation_test, seed_variance, stratified_interval
 
 POLICIES = ("recipe", "hardest", "margin", "stratified", "spread", "random")
 CELLS = [(miner, policy) for policy in POLICIES for miner in ("minilm", "bm25")]
@@ -49,8 +50,15 @@ def miners_apart(found: dict[str, pd.DataFrame]) -> str:
         return ""
     differences = [found[f"bm25, {policy}"]["value"] - found[f"minilm, {policy}"]["value"] for policy in both]
     mean = sum(differences[1:], differences[0]) / len(both)
-    p = randomisation_test(strata(mean))
-    return f"bm25 less minilm, over {len(both)} policies: {shown(mean, '+')}, p = {p:.4f}"
+    words = (
+        f"bm25 less minilm, over {len(both)} policies: {shown(mean, '+')}, p = {randomisation_test(strata(mean)):.4f}"
+    )
+    if len(both) == 1:
+        return words
+    trained = [np.stack(parts) for parts in zip(*map(strata, differences), strict=True)]  # [policies, queries]
+    found = seed_variance(trained)
+    low, high = found.interval.low, found.interval.high
+    return f"{words}; with the policies counted as trainings [{low:+.4f}, {high:+.4f}], sd of one {found.seed_sd:.4f}"
 
 
 def main() -> None:
