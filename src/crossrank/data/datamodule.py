@@ -180,7 +180,7 @@ class PairDataModule(pl.LightningDataModule):
             sampler=FromPosition(self._start, len(batches)),
             num_workers=self.batching.workers,
             pin_memory=torch.cuda.is_available(),
-            persistent_workers=False,
+            persistent_workers=self.batching.workers > 0,  # which has Lightning end them, also after an error
             prefetch_factor=4 if self.batching.workers else None,
         )
 
