@@ -76,13 +76,13 @@ def write_outcome(run: Trained, result: Result, rows: TrainingRows) -> None:
         "export": "export",
         "seconds": round(result.seconds, 1),
     }
+    folder = RunFolder(result.run_dir)  # one, so that its tables are read once
     report = f"# {run.name}\n\nNothing was evaluated.\n"
     if run.pruned_at is not None:
         facts["pruned_at"] = run.pruned_at
     if run.evaluation:
         monitor = run.evaluation.monitor
         facts |= {"monitor": monitor, "best_value": run.evaluation.best_value}
-        folder = RunFolder(result.run_dir)
         calibration = write_calibration(
             folder, result.export, result.best_step, monitor.split("/")[1], run.calibration, run.pos_weight
         )
@@ -96,8 +96,7 @@ def write_outcome(run: Trained, result: Result, rows: TrainingRows) -> None:
     best += [best[0].with_name(KEPT)] if best_of(run.averages) else []
     files = [*best, *exported_files(result.export)]
     LineageRecord.read(result.run_dir).with_files(result.run_dir, files).write(result.run_dir)
-    run_folder = RunFolder(result.run_dir)
-    left_behind(lambda: write_card(run_folder, result.export, facts), f"python -m src.export {result.run_dir}")
+    left_behind(lambda: write_card(folder, result.export, facts), f"python -m src.export {result.run_dir}")
     (result.run_dir / "report.md").write_text(report, encoding="utf-8")
     write_metrics(result.run_dir)
     replace_text(result.run_dir / "result.json", json.dumps(facts, indent=2) + "\n")  # last: now it has finished

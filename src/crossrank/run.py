@@ -18,7 +18,7 @@ from crossrank.analysis.report import CalibrationMethod
 from crossrank.analysis.runs import RunFolder
 from crossrank.analysis.summary import summary
 from crossrank.callbacks.averaging import Averaging
-from crossrank.callbacks.evaluation import PeriodicEvaluation
+from crossrank.callbacks.evaluation import PeriodicEvaluation, evaluation_among
 from crossrank.callbacks.provenance import changed_since
 from crossrank.callbacks.pruning import Pruning
 from crossrank.callbacks.step_rng import StepKeyedRNG
@@ -84,7 +84,7 @@ class TrainingRun:
     @property
     def evaluation(self) -> PeriodicEvaluation | None:
         """The callback that evaluates, if there is one."""
-        return next((c for c in self.callbacks.values() if isinstance(c, PeriodicEvaluation)), None)
+        return evaluation_among(self.callbacks.values())
 
     def assets(self) -> list[Asset]:
         """Return everything that may have to be fetched."""

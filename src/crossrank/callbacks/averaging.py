@@ -4,7 +4,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from crossrank.callbacks.evaluation import PeriodicEvaluation
+from crossrank.callbacks.evaluation import evaluation_among
 from crossrank.training.averages import AverageRule, WeightAverage
 
 
@@ -42,7 +42,7 @@ class Averaging(pl.Callback):
         if self._step == 0:
             self.average = WeightAverage()
         self.average.to(pl_module.device)
-        evaluation = next((c for c in trainer.callbacks if isinstance(c, PeriodicEvaluation)), None)  # type: ignore[attr-defined]
+        evaluation = evaluation_among(trainer.callbacks)  # type: ignore[attr-defined]
         if evaluation is not None:
             self._evaluated = evaluation.steps(trainer.max_steps)
 

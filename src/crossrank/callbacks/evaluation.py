@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -163,3 +163,8 @@ class PeriodicEvaluation(pl.Callback):
             tasks = [task for evaluator in self.evaluators.values() for task in evaluator.tasks]
             self._scorer.remember((text for task in tasks for pair in task.pairs for text in pair), data.cache_dir)
         return self._scorer
+
+
+def evaluation_among(callbacks: Iterable[pl.Callback]) -> PeriodicEvaluation | None:
+    """Return the callback that evaluates, if there is one."""
+    return next((callback for callback in callbacks if isinstance(callback, PeriodicEvaluation)), None)

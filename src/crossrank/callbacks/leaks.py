@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 
 from crossrank.audit.findings import answers_of
 from crossrank.audit.leaks import Leaks, find_leaks
-from crossrank.callbacks.evaluation import PeriodicEvaluation
+from crossrank.callbacks.evaluation import evaluation_among
 from crossrank.data.pair_file import open_pairs
 from crossrank.data.splits import training_texts
 
@@ -29,8 +29,7 @@ class LeakAudit(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look, unless the run has been looked at, evaluates nothing or has too many pairs."""
-        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        evaluation = next((one for one in callbacks if isinstance(one, PeriodicEvaluation)), None)
+        evaluation = evaluation_among(trainer.callbacks)  # type: ignore[attr-defined]
         if not trainer.is_global_zero or evaluation is None or Leaks.read(self.folder) is not None:
             return
         data = trainer.datamodule  # type: ignore[attr-defined]

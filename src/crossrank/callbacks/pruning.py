@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from crossrank.callbacks.evaluation import PeriodicEvaluation
+from crossrank.callbacks.evaluation import PeriodicEvaluation, evaluation_among
 from crossrank.training.study import trial_of
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class Pruning(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the run's trial, and what evaluates it."""
-        self._evaluation = next((c for c in trainer.callbacks if isinstance(c, PeriodicEvaluation)), None)  # type: ignore[attr-defined]
+        self._evaluation = evaluation_among(trainer.callbacks)  # type: ignore[attr-defined]
         self._trial = trial_of(self.run_dir) if trainer.is_global_zero else None
 
     def on_train_batch_end(
