@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from crossrank.analysis.report import calibration_findings, recall_table
+from crossrank.analysis.report import Table, calibration_findings, recall_table
 from crossrank.analysis.run_view import RunView
-from crossrank.analysis.sections import Section, markdown_table
+from crossrank.analysis.sections import markdown_table
 from crossrank.analysis.summary import SummaryRow, as_markdown, shown
 from crossrank.audit.leaks import Leaks
 from crossrank.audit.untouched import with_and_without
@@ -128,7 +128,7 @@ def _and(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def parity(export: Path) -> Section | None:
+def parity(export: Path) -> Table | None:
     """Return how far the scores of each library that loaded the export lie from the trained model's."""
     file = export / "parity.json"
     if not file.is_file():
@@ -138,7 +138,7 @@ def parity(export: Path) -> Section | None:
         return None
     header = list(dict.fromkeys(key for line in lines for key in line))
     cells = [[_number(line.get(key, "-")) for key in header] for line in lines]
-    return Section("", "", [name.replace("_", " ") for name in header], cells)
+    return Table([name.replace("_", " ") for name in header], cells)
 
 
 def _number(value: Any) -> str:

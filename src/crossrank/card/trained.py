@@ -12,7 +12,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from crossrank.analysis.run_view import RunView
-from crossrank.analysis.sections import markdown_table
+from crossrank.analysis.sections import escaped, markdown_table
 from crossrank.card.evaluated import parity
 from crossrank.card.texts import cell, placeless
 from crossrank.data.description import RECORD
@@ -42,7 +42,7 @@ def training_parts(view: RunView, known: Mapping[str, Any], export: Path) -> dic
         "command": _command(view),
         "commit": (view.provenance.get("code") or {}).get("commit"),
         "changed": (view.provenance.get("code") or {}).get("uncommitted_changes"),
-        "parity": compared.as_markdown(4).partition("\n\n")[2].strip() if compared else "",
+        "parity": markdown_table(compared.header, [map(escaped, row) for row in compared.rows]) if compared else "",
         "lineage": list(_lineage(view)),
         "versions": {"python": view.provenance.get("python"), **(view.provenance.get("packages") or {})},
     }
