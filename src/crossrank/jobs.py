@@ -11,7 +11,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from crossrank.analysis.command_line import quoted
-from crossrank.analysis.sweeps import JOB, stored
+from crossrank.analysis.runs import stored
+from crossrank.analysis.sweeps import JOB
 from crossrank.callbacks.provenance import changed_since
 from crossrank.config import build_training_run, write_origin
 from crossrank.data.cache import replace_text

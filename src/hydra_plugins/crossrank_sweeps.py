@@ -133,7 +133,7 @@ def _outcome(returned: JobReturn) -> dict[str, Any]:
     """Return what a study is told of a job, read from what the job left in its folder."""
     from optuna.trial import TrialState
 
-    from crossrank.analysis.sweeps import stored
+    from crossrank.analysis.runs import stored
     from crossrank.resume import RESULT
 
     assert returned.hydra_cfg is not None

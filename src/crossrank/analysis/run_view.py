@@ -10,9 +10,11 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
+from crossrank.analysis.report import CalibrationFindings, calibration_findings
 from crossrank.analysis.runs import RunFolder
 from crossrank.analysis.summary import SummaryRow, summary_of
 from crossrank.errors import DataError
+from crossrank.evaluation.calibration import Calibration
 from crossrank.resume import CONFIG, read_config
 
 
@@ -144,6 +146,18 @@ class RunView:
             str(name): summary_of(part, before[before["evaluator"] == name])
             for name, part in now.groupby("evaluator", sort=False)
         }
+
+    def calibration(self, kept: Mapping[str, Any]) -> tuple[str, CalibrationFindings | None]:
+        """Return the evaluator that a calibration.json was fitted on, and how good its probabilities are there.
+
+        There are no findings where nothing was evaluated, nor where all or none of the candidates are relevant.
+        """
+        evaluator = str(kept.get("fitted_on") or (self.monitor.evaluator if self.monitor else ""))
+        if not kept or self.step is None:
+            return evaluator, None
+        scores = self.run.scores(self.step)
+        mine = scores if scores.empty else scores[scores["evaluator"] == evaluator]
+        return evaluator, calibration_findings(mine, Calibration.from_dict(kept.get("calibration")))
 
     @property
     def headline(self) -> SummaryRow | None:

@@ -12,6 +12,15 @@ import pandas as pd
 from crossrank.errors import DataError
 
 
+def stored(file: Path) -> dict[str, Any]:
+    """Return the content of a JSON file, empty where it is absent or damaged."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """`runs/<name>/<time>`: metrics.jsonl, evaluations/, result.json, provenance.json, config.yaml."""

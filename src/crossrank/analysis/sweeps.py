@@ -1,6 +1,5 @@
 """A sweep's folder as tables: one job, one row; what was chosen, what came of it."""
 
-import json
 import shlex
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +9,7 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from crossrank.analysis.runs import RunFolder
+from crossrank.analysis.runs import RunFolder, stored
 from crossrank.analysis.sections import Section
 from crossrank.errors import DataError
 from crossrank.identity import flat, identity
@@ -29,15 +28,6 @@ OF_THE_SWEEP = (
     "logger.",
 )  # not of a job
 SHOWN = 80  # characters of an error in a table
-
-
-def stored(file: Path) -> dict[str, Any]:
-    """Return the content of a JSON file of a job, empty where it is absent or damaged."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 @dataclass(frozen=True)

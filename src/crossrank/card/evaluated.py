@@ -7,15 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from crossrank.analysis.report import Table, calibration_findings, recall_table
+from crossrank.analysis.report import Table, recall_table
 from crossrank.analysis.run_view import RunView
+from crossrank.analysis.runs import stored
 from crossrank.analysis.sections import markdown_table
 from crossrank.analysis.summary import SummaryRow, as_markdown, shown
 from crossrank.audit.leaks import Leaks
 from crossrank.audit.untouched import with_and_without
 from crossrank.callbacks.leaks import FOLDER
 from crossrank.card.texts import cell, placeless
-from crossrank.evaluation.calibration import Calibration
 
 WRITTEN = ("at_k", "always_rerank_positives", "depth", "rerank_k", "protocol", "datasets")  # of an evaluator's settings
 
@@ -68,14 +68,7 @@ def with_gain(row: SummaryRow) -> str:
 
 
 def _calibration(view: RunView, export: Path) -> Iterator[str]:
-    file, monitor = export / "calibration.json", view.monitor
-    if not file.is_file() or monitor is None or view.step is None:
-        return
-    content = json.loads(file.read_text(encoding="utf-8"))
-    evaluator = str(content.get("fitted_on", monitor.evaluator))
-    scores = view.run.scores(view.step)
-    mine = scores if scores.empty else scores[scores["evaluator"] == evaluator]
-    found = calibration_findings(mine, Calibration.from_dict(content.get("calibration")))
+    _, found = view.calibration(stored(export / "calibration.json"))
     if found is not None:
         yield found.note
         yield markdown_table(*found.quality)

@@ -1,6 +1,5 @@
 """The card's front matter: what the hub indexes, with every metric as a model-index."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -89,8 +88,3 @@ def _emissions(view: RunView) -> dict[str, Any]:
         "hardware_used": ", ".join(gpus) or str(hardware.get("cpu")),
     }  # fmt: skip
     return {"co2_eq_emissions": found}
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Return a file of an exported model, empty where there is none."""
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}

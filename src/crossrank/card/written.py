@@ -10,9 +10,9 @@ from huggingface_hub import ModelCard
 from safetensors import safe_open
 
 from crossrank.analysis.run_view import RunView
-from crossrank.analysis.runs import RunFolder
+from crossrank.analysis.runs import RunFolder, stored
 from crossrank.card.evaluated import evaluation_parts
-from crossrank.card.metadata import base_model, card_data, facts, read_json
+from crossrank.card.metadata import base_model, card_data, facts
 from crossrank.card.texts import placeless, python_text
 from crossrank.card.trained import training_parts
 from crossrank.data.description import RECORD
@@ -74,7 +74,7 @@ def _literals(question: str, documents: Sequence[str]) -> dict[str, Any]:
 
 def _model(view: RunView, known: Mapping[str, Any], export: Path) -> dict[str, str]:
     """Return what the model is, a line each."""
-    config, tokenizer = read_json(export / "config.json"), read_json(export / "tokenizer_config.json")
+    config, tokenizer = stored(export / "config.json"), stored(export / "tokenizer_config.json")
     weights = export / "model.safetensors"
     activation = (config.get("sentence_transformers") or {}).get("activation_fn", "")
     found = {

@@ -9,10 +9,9 @@ from crossrank.analysis.averages import HEADER as AVERAGES
 from crossrank.analysis.averages import averages_note, averages_rows
 from crossrank.analysis.failures import Failures, failures
 from crossrank.analysis.failures_page import sections
-from crossrank.analysis.report import calibration_findings, recall_table
+from crossrank.analysis.report import recall_table
 from crossrank.analysis.run_view import RunView
 from crossrank.analysis.summary import NOTE, PROTOCOLS, SummaryRow, filled, shown
-from crossrank.evaluation.calibration import Calibration
 from crossrank.evaluation.significance import Interval
 from crossrank.pages import plots
 from crossrank.pages.page_parts import Chapter, Fold, Grid, Part, Plot, Queries, Query, Text, Tile, Tiles, Tone
@@ -175,14 +174,10 @@ def _rank(rank: float) -> str:
 
 def calibration(view: RunView) -> Chapter:
     """Return how far the probabilities can be trusted that the exported calibration makes of scores."""
-    monitor = view.monitor
     kept = view.read("export/calibration.json")
-    if not kept or view.step is None or monitor is None:
+    if not kept or view.step is None:
         return Chapter("Calibration", [Text("No calibration was fitted; that is done when a run finishes.", "note")])
-    evaluator = str(kept.get("fitted_on", monitor.evaluator))
-    scores = view.run.scores(view.step)
-    mine = scores if scores.empty else scores[scores["evaluator"] == evaluator]
-    findings = calibration_findings(mine, Calibration.from_dict(kept.get("calibration")))
+    evaluator, findings = view.calibration(kept)
     if findings is None:
         return Chapter("Calibration", [Text("No scores of relevant and of other candidates were kept.", "note")])
     shown_ways = {name: found for name, found in findings.found.items() if name != "pos_weight undone"}
