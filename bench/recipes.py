@@ -27,7 +27,7 @@ CELLS = {  # name: what is changed; the first is what the others are compared wi
     "ranknet": ["loss=ranknet"],
     "bce_smooth": ["loss=bce_smooth"],
     "lambda_loss, bm25 margin": ["loss=lambda_loss", *BM25],
-    "listnet, bm25 margin": ["loss=listnet", *BM25],
+    "ranknet, bm25 margin": ["loss=ranknet", *BM25],
 }
 
 
