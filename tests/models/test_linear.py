@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from crossrank.errors import ModelError
 from crossrank.models.linear import linear, prepared_weights
@@ -30,6 +31,21 @@ def _expected(x, layers, gelu):
     return F.gelu(y) if gelu else y
 
 
+def test_onednn_meets_few_numbers_of_rows(layers):
+    met = set()
+
+    class Rows(TorchDispatchMode):
+        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+            if "_linear_pointwise" in str(op):
+                met.add(len(args[0]))
+            return op(*args, **(kwargs or {}))
+
+    with torch.inference_mode(), Rows():
+        shapes = [tuple(linear(torch.randn(rows, 24), layers[0]).shape) for rows in range(1, 100)]
+    assert shapes == [(rows, 40) for rows in range(1, 100)]
+    assert met == {*range(1, 17), *range(16, 113, 16)}
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("gelu", [False, True])
 @pytest.mark.parametrize("count", [1, 2])
@@ -37,7 +53,7 @@ def _expected(x, layers, gelu):
 def test_it_is_torchs_product(layers, dtype, gelu, count, prepared):
     chosen = layers[:count]
     with torch.inference_mode():
-        for rows in (33, 70):  # weights laid out for the first serve the second
+        for rows in (33, 64, 5):  # weights laid out for the first serve the others
             x = torch.randn(rows, 24, generator=torch.Generator().manual_seed(rows)).to(dtype)
             if prepared:
                 with prepared_weights():

@@ -11,10 +11,11 @@ from crossrank.data.batch import PairBatch
 from crossrank.errors import ModelError
 from crossrank.models.attention import PACKED
 from crossrank.models.fused import FORWARDS, first_tokens
+from crossrank.models.linear import ROUND_ROWS_TO
 
 AttentionPath = Literal["auto", "fused", "packed", "padded"]
 ROUND_TOKENS_TO = 64
-MANY_TOKENS, ROUND_FEW_TO = 1024, 16  # a question alone must not pay for tokens that it has not
+MANY_TOKENS = 1024  # a question alone must not pay for tokens that it has not
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class CrossEncoder(nn.Module):
             return ROUND_TOKENS_TO
         if torch.is_grad_enabled():
             return 1
-        return ROUND_TOKENS_TO if tokens >= MANY_TOKENS else ROUND_FEW_TO
+        return ROUND_TOKENS_TO if tokens >= MANY_TOKENS else ROUND_ROWS_TO
 
     def _fused(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
         return FORWARDS[self.config.model_type](self.classifier, batch, self.recompute)

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from crossrank.errors import ModelError
 
+# oneDNN keeps some 0.1 MiB for each number of rows it has met, and a batch has as many first tokens as pairs.
+ROUND_ROWS_TO = 16
+
 Ready = tuple[Tensor, Tensor | None]  # a weight as the product wants it, and the bias in its dtype
 
 _prepared: ContextVar[dict[tuple[Any, ...], Ready] | None] = ContextVar("prepared", default=None)
@@ -45,9 +48,11 @@ def linear(x: Tensor, *layers: nn.Module, gelu: bool = False) -> Tensor:
     if len(layers) == 1 and type(layers[0]) is not nn.Linear:
         y = cast(Tensor, layers[0](x))
     elif x.device.type == "cpu" and not torch.is_grad_enabled() and _onednn_multiplies(x.dtype):
-        weight, bias = _ready(x, plain(*layers))
+        (weight, bias), rows = _ready(x, plain(*layers)), len(x)
+        if rows > ROUND_ROWS_TO and rows % ROUND_ROWS_TO:
+            x = F.pad(x, (0, 0, 0, -rows % ROUND_ROWS_TO))
         y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu" if gelu else "none", [], "none" if gelu else "")
-        return cast(Tensor, y)
+        return cast(Tensor, y[:rows])
     else:
         y = F.linear(x, *joined(plain(*layers)))
     return F.gelu(y) if gelu else y
