@@ -56,6 +56,7 @@ class Peak:
 
     def __init__(self, seconds: float = 0.1) -> None:
         self.anonymous = self.total = 0
+        self.looks: list[int] = []  # anonymous bytes at each
         self._seconds = seconds
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
@@ -64,6 +65,7 @@ class Peak:
     def _sample(self) -> None:
         while not self._over.wait(self._seconds):
             held = Resident.now()
+            self.looks.append(held.anonymous)
             self.anonymous = max(self.anonymous, held.anonymous)
             self.total = max(self.total, held.anonymous + held.file_backed)
 

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +20,10 @@ import pyarrow.parquet as pq
 import torch
 
 from bench.inputs import MINILM, scratch
-from bench.memory import Peak, Resident, texts
+from bench.memory import Peak, texts
 from crossrank.inference.rerank_inputs import RerankInputs
 from crossrank.inference.rerank_run import RerankRun, execute
+from crossrank.inference.reranker import Reranker, Scored
 from crossrank.inference.reranker_spec import RerankerSpec
 from crossrank.models.backbones import RandomInit
 from crossrank.models.export import export
@@ -46,7 +49,17 @@ def write_inputs(pairs: int, folder: Path, documents: int = DOCUMENTS) -> None:
                 run.write(f"q{query} Q0 c{document} {rank} {DEPTH - rank} made-up\n")
 
 
-def measure(pairs: int, pairs_per_chunk: int, folder: Path) -> dict[str, float]:
+def make_up_scores() -> None:
+    """Have no model compute anything, so that what is left is reading and writing."""
+    random = np.random.default_rng(0)
+
+    def score(self: Reranker, pairs: Sequence[tuple[str, str]]) -> Scored:
+        return Scored(random.standard_normal(len(pairs), np.float32), np.zeros(len(pairs), bool))
+
+    Reranker.score = score
+
+
+def measure(pairs: int, pairs_per_chunk: int, folder: Path) -> dict[str, Any]:
     write_inputs(pairs, folder / "beir")
     backbone = RandomInit(MINILM, "bert", hidden_size=16, layers=1, intermediate_size=16, max_length=64)
     export(backbone.build(0), backbone.encoder(), folder / "model")
@@ -60,7 +73,7 @@ def measure(pairs: int, pairs_per_chunk: int, folder: Path) -> dict[str, float]:
         "pairs_per_second": facts["pairs"] / (time.perf_counter() - started),
         "anonymous_mib": peak.anonymous / 2**20,
         "total_mib": peak.total / 2**20,
-        "after_mib": Resident.now().anonymous / 2**20,
+        "tenths_mib": [peak.looks[len(peak.looks) * tenth // 10 - 1] / 2**20 for tenth in range(1, 11)],
     }
 
 
@@ -68,21 +81,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, help="measure this one size, in this process")
     parser.add_argument("--pairs-per-chunk", type=int, default=8192)
+    parser.add_argument("--made-up", action="store_true", help="scores, so that no model adds to the memory")
     options = parser.parse_args()
     if options.pairs is None:
         for pairs in SIZES:
-            command = [sys.executable, "-m", "bench.rerank", f"--pairs={pairs}"]
+            command = [sys.executable, "-m", "bench.rerank", f"--pairs={pairs}", *["--made-up"] * options.made_up]
             subprocess.run([*command, f"--pairs-per-chunk={options.pairs_per_chunk}"], check=True)
         return
     warnings.filterwarnings("ignore")
     quieten()
     prepare_process()
     torch.set_num_threads(1)
+    if options.made_up:
+        make_up_scores()
     with scratch() as name:
         found = measure(options.pairs, options.pairs_per_chunk, Path(name))
     print(
         f"{found['pairs']:>9,} pairs, {found['pairs_per_second']:,.0f} a second: peak {found['anonymous_mib']:.0f} MiB "
-        f"anonymous, {found['total_mib']:.0f} MiB in all"
+        f"anonymous, {found['total_mib']:.0f} MiB in all; anonymous after each tenth of the time: "
+        f"{', '.join(f'{mib:.0f}' for mib in found['tenths_mib'])}"
     )
 
 
