@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossrank.analysis.averages import averages_section
-from crossrank.analysis.report import CalibrationMethod, calibrated, run_report
+from crossrank.analysis.probabilities import CalibrationMethod, calibrated
+from crossrank.analysis.report import run_report
+from crossrank.analysis.run_view import RunView
 from crossrank.analysis.runs import RunFolder
 from crossrank.analysis.summary import SummaryRow
 from crossrank.callbacks.evaluation import PeriodicEvaluation
@@ -16,7 +17,6 @@ from crossrank.card.written import write_card
 from crossrank.data.cache import replace_text
 from crossrank.data.lineage_record import LineageRecord
 from crossrank.data.training_rows import TrainingRows
-from crossrank.evaluation.calibration import Calibration
 from crossrank.faults import left_behind
 from crossrank.models.export import exported_files
 
@@ -28,10 +28,10 @@ class Result:
     run_dir: Path
     export: Path
     best_step: int
-    rows: list[SummaryRow]
     documents: Path  # the source's training pairs in a file, whose answers can be ranked
     seconds: float
     averaged: str | None = None  # the average that was kept; `best_step` then only numbers its evaluation
+    rows: Sequence[SummaryRow] = ()
 
     def words(self) -> list[str]:
         """Return what a person is told besides the table."""
@@ -68,38 +68,40 @@ class Trained:
     averages: Sequence[Verdict] = ()
 
 
-def write_outcome(run: Trained, result: Result, rows: TrainingRows) -> None:
-    """Write card, calibration, report and, last, `result.json`: a run that has it has finished."""
+def write_outcome(run: Trained, result: Result, rows: TrainingRows) -> RunView:
+    """Write card, calibration, report and, last, `result.json`: a run that has it has finished.
+
+    Returns the view that they were written from, so that its tables are read and its intervals drawn once.
+    """
     facts: dict[str, Any] = {
         "name": run.name,
         "best_step": result.best_step,
         "export": "export",
         "seconds": round(result.seconds, 1),
     }
-    folder = RunFolder(result.run_dir)  # one, so that its tables are read once
-    report = f"# {run.name}\n\nNothing was evaluated.\n"
+    folder = RunFolder(result.run_dir)
     if run.pruned_at is not None:
         facts["pruned_at"] = run.pruned_at
     if run.evaluation:
         monitor = run.evaluation.monitor
         facts |= {"monitor": monitor, "best_value": run.evaluation.best_value}
-        calibration = write_calibration(
+        write_calibration(
             folder, result.export, result.best_step, monitor.split("/")[1], run.calibration, run.pos_weight
         )
         if run.averages:
             kept = best_of(run.averages)
             facts["averages"] = [verdict.facts() | {"exported": verdict is kept} for verdict in run.averages]
-        averages = averages_section(facts.get("averages", []), monitor, result.best_step)
-        report = run_report(folder, run.name, result.best_step, result.rows, monitor, calibration, averages)
     LineageRecord(rows.lineage.published().steps, {}).write(result.export)
     best = [run.evaluation.best_checkpoint] if run.evaluation else []
     best += [best[0].with_name(KEPT)] if best_of(run.averages) else []
     files = [*best, *exported_files(result.export)]
     LineageRecord.read(result.run_dir).with_files(result.run_dir, files).write(result.run_dir)
-    left_behind(lambda: write_card(folder, result.export, facts), f"python -m src.export {result.run_dir}")
-    (result.run_dir / "report.md").write_text(report, encoding="utf-8")
+    view = RunView(folder, facts)
+    left_behind(lambda: write_card(view, result.export), f"python -m src.export {result.run_dir}")
+    (result.run_dir / "report.md").write_text(run_report(view), encoding="utf-8")
     write_metrics(result.run_dir)
     replace_text(result.run_dir / "result.json", json.dumps(facts, indent=2) + "\n")  # last: now it has finished
+    return view
 
 
 def write_metrics(run_dir: Path) -> None:
@@ -113,10 +115,9 @@ def write_metrics(run_dir: Path) -> None:
 
 def write_calibration(
     run: RunFolder, export: Path, step: int, evaluator: str, method: CalibrationMethod, pos_weight: float
-) -> Calibration:
+) -> None:
     """Fit on the scores of the set that chose the step, and write what was found beside the exported weights."""
     scores = run.scores(step)
     found = calibrated(scores[scores["evaluator"] == evaluator], pos_weight, method)
     content = {"calibration": found.to_dict(), "method": method, "fitted_on": evaluator}
     (export / "calibration.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    return found

@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from crossrank.analysis.run_view import RunView
 from crossrank.analysis.runs import RunFolder
 from crossrank.callbacks.evaluation import BEST
 from crossrank.callbacks.verdicts import KEPT
@@ -87,7 +88,7 @@ def reexport(
     if file.name in (BEST, KEPT):
         weight = float(getattr(parts["loss"], "pos_weight", 1.0))
         write_calibration(run, made, step, config.monitor.split("/")[1], config.calibration, weight)
-    write_card(run, made)
+    write_card(RunView(run), made)
     if record.files and folder is None:  # it has finished
         kept = [run_dir / name for name in CHOSEN if name in record.files]
         record.with_files(run_dir, [*kept, *exported_files(made)]).write(run_dir)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from crossrank.analysis.runs import RunFolder
+from crossrank.analysis.run_view import RunView, view
 from crossrank.analysis.sweeps import SweepFolder
 from crossrank.data.cache import replace_text
 from crossrank.errors import DataError
@@ -10,13 +10,13 @@ from crossrank.pages.html_report import run_page
 from crossrank.pages.sweep_report import REPORT, sweep_page
 
 
-def write_run_report(run: RunFolder, file: Path | None = None) -> Path:
+def write_run_report(run: RunView, file: Path | None = None) -> Path:
     """Write the page of a run, by default its `report.html`, and return where.
 
     Raises:
         DataError: a file of the run is damaged, or the page cannot be written.
     """
-    return _write(run_page(run), file or run.path / REPORT)
+    return _write(run_page(run), file or run.run.path / REPORT)
 
 
 def write_sweep_report(sweep: SweepFolder, file: Path | None = None) -> Path:
@@ -35,7 +35,7 @@ def write_report(folder: Path, file: Path | None = None) -> Path:
         DataError: it is neither, one of its files is damaged, or the page cannot be written.
     """
     if (folder / "metrics.jsonl").is_file():
-        return write_run_report(RunFolder(folder), file)
+        return write_run_report(view(folder), file)
     try:
         sweep = SweepFolder(folder)
     except DataError:

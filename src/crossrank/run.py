@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,8 @@ from filelock import FileLock, Timeout
 from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 
-from crossrank.analysis.report import CalibrationMethod
-from crossrank.analysis.runs import RunFolder
-from crossrank.analysis.summary import summary
+from crossrank.analysis.probabilities import CalibrationMethod
+from crossrank.analysis.run_view import RunView
 from crossrank.callbacks.averaging import Averaging
 from crossrank.callbacks.evaluation import PeriodicEvaluation, evaluation_among
 from crossrank.callbacks.provenance import changed_since
@@ -152,8 +151,8 @@ def _tracked(run: TrainingRun) -> Iterator[list[JsonlLogger | Guarded]]:
 def _execute(run: TrainingRun) -> Result:
     started = time.monotonic()
     with _tracked(run) as loggers:
-        result = _finish(run, *_train(run, loggers), loggers, started)
-        left_behind(lambda: write_run_report(RunFolder(run.run_dir)), f"python -m src.report {run.run_dir}")
+        result, view = _finish(run, *_train(run, loggers), loggers, started)
+        left_behind(lambda: write_run_report(view), f"python -m src.report {run.run_dir}")
         for logger in loggers:
             logger.publish(run.run_dir)
     return result
@@ -162,19 +161,18 @@ def _execute(run: TrainingRun) -> Result:
 def _finish(
     run: TrainingRun, module: RerankerModule, data: PairDataModule, verdicts: list[Verdict],
     loggers: Sequence[Logger], started: float,
-) -> Result:  # fmt: skip
+) -> tuple[Result, RunView]:  # fmt: skip
     best_step = keep_better(verdicts, run.evaluation, loggers, module) if run.evaluation else data.max_steps
     folder = export_checked(module.model, data.encoder, run.run_dir)
-    rows = summary(RunFolder(run.run_dir), best_step) if run.evaluation else []
     documents = training_texts(data.rows.lineage.folders(run.cache_dir)["texts"])
     kept = best_of(verdicts)
     seconds = time.monotonic() - started
-    result = Result(run.run_dir, folder, best_step, rows, documents, seconds, kept.name if kept else None)
+    result = Result(run.run_dir, folder, best_step, documents, seconds, kept.name if kept else None)
     weight = float(getattr(run.loss, "pos_weight", 1.0))
     pruned = next((c.pruned_at for c in run.callbacks.values() if isinstance(c, Pruning)), None)
     trained = Trained(run.name, run.evaluation, run.calibration, weight, pruned, verdicts)
-    write_outcome(trained, result, data.rows)
-    return result
+    view = write_outcome(trained, result, data.rows)
+    return replace(result, rows=view.rows), view
 
 
 def _train(

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from crossrank.analysis.report import CalibrationMethod
+from crossrank.analysis.probabilities import CalibrationMethod
 from crossrank.evaluation import Protocols
 from crossrank.gate import Component
 

@@ -7,6 +7,7 @@ from made_runs import HOSTILE, write_bare_run, write_run
 from markdown_it import MarkdownIt
 from safetensors.numpy import load_file
 
+from crossrank.analysis.run_view import RunView, view
 from crossrank.analysis.runs import RunFolder
 from crossrank.card.written import write_card
 
@@ -55,7 +56,7 @@ def test_texts_that_mean_harm_are_shown_and_change_nothing(tmp_path):
         "characters": {"question": spread, "document": spread}, "samples": [sample],
     }  # fmt: skip
     (folder / "training_data.json").write_text(json.dumps(data))
-    text = write_card(RunFolder(folder), folder / "export").read_text(encoding="utf-8")
+    text = write_card(view(folder), folder / "export").read_text(encoding="utf-8")
     assert [name for name in headings(text, 2) if name in CHAPTERS] == CHAPTERS
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
     blocks = [token.content for token in tokens if token.type == "html_block"]
@@ -68,7 +69,7 @@ def test_texts_that_mean_harm_are_shown_and_change_nothing(tmp_path):
 def test_a_run_that_recorded_little_still_gets_one(tmp_path):
     folder = write_bare_run(tmp_path / "run")
     (folder / "export").mkdir()
-    text = write_card(RunFolder(folder), folder / "export", {"name": "mine", "best_step": 3}).read_text()
+    text = write_card(RunView(RunFolder(folder), {"name": "mine", "best_step": 3}), folder / "export").read_text()
     assert headings(text, 1) == ["mine"]
     assert "Nothing was evaluated" in text
     assert "Nothing was logged" in text

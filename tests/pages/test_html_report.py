@@ -5,6 +5,7 @@ import json
 from made_runs import HOSTILE, write_run
 from page_reader import Reader
 
+from crossrank.analysis.run_view import view
 from crossrank.analysis.runs import RunFolder
 from crossrank.analysis.summary import summary
 from crossrank.pages.html_report import run_page
@@ -23,7 +24,7 @@ def links(reader):
 
 def test_the_page_of_a_real_run_holds_the_numbers_of_its_summary(smoke_run):
     run = RunFolder(smoke_run.folder)
-    page = run_page(run)
+    page = run_page(view(run.path))
     reader = Reader(page)
     row = next(row for row in summary(run, run.result["best_step"]) if row.metric == "ndcg@10")
     for number in (row.first_stage, row.before, row.after):
@@ -39,7 +40,7 @@ def test_the_page_of_a_real_run_holds_the_numbers_of_its_summary(smoke_run):
 
 def test_a_run_that_only_began_has_a_page(tmp_path):
     JsonlLogger(tmp_path).log_metrics({"train/loss": 1.0}, step=1)
-    reader = Reader(run_page(RunFolder(tmp_path)))
+    reader = Reader(run_page(view(tmp_path)))
     assert "A training run that has not finished, 1 steps" in reader.text
     assert links(reader) == [f"#{name.lower()}" for name in CHAPTERS]
     assert reader.text.count("Nothing was evaluated") == 4
@@ -47,10 +48,10 @@ def test_a_run_that_only_began_has_a_page(tmp_path):
 
 def test_a_run_that_logged_nothing_at_all_has_a_page(tmp_path):
     (tmp_path / "metrics.jsonl").touch()
-    assert "No training step was logged." in Reader(run_page(RunFolder(tmp_path))).text
+    assert "No training step was logged." in Reader(run_page(view(tmp_path))).text
 
 
 def test_every_hostile_text_is_shown_as_it_is(tmp_path):
-    reader = Reader(run_page(RunFolder(write_run(tmp_path / "run", strength=3.0))))
+    reader = Reader(run_page(view(write_run(tmp_path / "run", strength=3.0))))
     shown = {" ".join(text.split()) for text in HOSTILE}
     assert {text for text in shown if text in reader.text} == shown

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from made_runs import HOSTILE, write_run, write_sweep
 
+from crossrank.analysis.run_view import view
 from crossrank.analysis.runs import RunFolder
 from crossrank.analysis.summary import summary
 from crossrank.analysis.sweeps import SweepFolder
@@ -62,7 +63,7 @@ def browser():
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     pages = {
-        "run": run_page(RunFolder(write_run(folder / "made", strength=2.0))),
+        "run": run_page(view(write_run(folder / "made", strength=2.0))),
         "sweep": sweep_page(SweepFolder(write_sweep(folder / "made_sweep"))),
     }
     for name, page in pages.items():

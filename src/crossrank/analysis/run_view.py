@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from crossrank.analysis.report import CalibrationFindings, calibration_findings
+from crossrank.analysis.failures import Failures, failures
+from crossrank.analysis.probabilities import CalibrationFindings, calibration_findings
 from crossrank.analysis.runs import RunFolder
 from crossrank.analysis.summary import SummaryRow, summary_of
 from crossrank.errors import DataError
@@ -155,9 +156,37 @@ class RunView:
         evaluator = str(kept.get("fitted_on") or (self.monitor.evaluator if self.monitor else ""))
         if not kept or self.step is None:
             return evaluator, None
-        scores = self.run.scores(self.step)
-        mine = scores if scores.empty else scores[scores["evaluator"] == evaluator]
-        return evaluator, calibration_findings(mine, Calibration.from_dict(kept.get("calibration")))
+        key = evaluator, Calibration.from_dict(kept.get("calibration"))
+        if key not in self._findings:
+            self._findings[key] = calibration_findings(_of(self.scores, evaluator), key[1])
+        return evaluator, self._findings[key]
+
+    @cached_property
+    def _findings(self) -> dict[tuple[str, Calibration], CalibrationFindings | None]:
+        return {}
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """One row a pair that was scored at the page's step; empty where none were kept."""
+        return pd.DataFrame() if self.step is None else self.run.scores(self.step)
+
+    @cached_property
+    def failures(self) -> Failures | None:
+        """Where reranking helped and hurt by the monitored metric; None where nothing was evaluated."""
+        if self.step is None or self.monitor is None:
+            return None
+        evaluator, rows = self.monitor.evaluator, self.rows_at(self.step, self.monitor.evaluator)
+        if rows.empty:
+            return None
+        queries, scores, documents = (
+            _of(table, evaluator) for table in (self.run.queries, self.scores, self.run.documents)
+        )
+        return failures(rows, queries, scores, documents, self.monitor.metric)
+
+    @property
+    def rows(self) -> list[SummaryRow]:
+        """The summary of the page's step, of all evaluators."""
+        return [row for rows in self.summaries.values() for row in rows]
 
     @property
     def headline(self) -> SummaryRow | None:
@@ -167,6 +196,10 @@ class RunView:
         rows = [row for row in self.summaries.get(self.monitor.evaluator, ()) if row.metric == self.monitor.metric]
         named = [row for row in rows if row.dataset == self.monitor.dataset]
         return next(iter(named or rows), None)
+
+
+def _of(table: pd.DataFrame, evaluator: str) -> pd.DataFrame:
+    return table if table.empty else table[table["evaluator"] == evaluator]
 
 
 def view(path: Path) -> RunView:

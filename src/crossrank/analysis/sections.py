@@ -4,11 +4,19 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from rich.table import Column, Table
+from rich.table import Column
+from rich.table import Table as TerminalTable
 from rich.text import Text
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a terminal would obey them, and a line's end would end a table's row
 MARKDOWN = re.compile(r"([\\`*_\[\]~$|#])")
+
+
+class Table(NamedTuple):
+    """A table whose cells are plain text."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
 
 class Section(NamedTuple):
@@ -28,10 +36,10 @@ class Section(NamedTuple):
         """Return the rows for another program."""
         return {"rows": [dict(zip(self.header, row, strict=True)) for row in self.rows]}
 
-    def as_table(self) -> Table:
+    def as_table(self) -> TerminalTable:
         """Return the section for the terminal."""
         columns = [Column(Text(one_line(name)), overflow="fold") for name in self.header]
-        table = Table(*columns, title=Text(one_line(self.title)), caption=Text(self.note))
+        table = TerminalTable(*columns, title=Text(one_line(self.title)), caption=Text(self.note))
         for row in self.rows:
             table.add_row(*(Text(one_line(cell)) for cell in row))
         return table

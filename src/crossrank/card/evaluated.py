@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from crossrank.analysis.report import Table, recall_table
+from crossrank.analysis.report import recall_table
 from crossrank.analysis.run_view import RunView
 from crossrank.analysis.runs import stored
-from crossrank.analysis.sections import markdown_table
+from crossrank.analysis.sections import Table, markdown_table
 from crossrank.analysis.summary import SummaryRow, as_markdown, shown
 from crossrank.audit.leaks import Leaks
 from crossrank.audit.untouched import with_and_without
@@ -25,7 +25,7 @@ def evaluation_parts(view: RunView, export: Path) -> dict[str, Any]:
     return {
         "headline": _headline(view),
         "tables": list(_tables(view)),
-        "intervals": as_markdown([row for rows in view.summaries.values() for row in rows]) if view.summaries else "",
+        "intervals": as_markdown(view.rows) if view.rows else "",
         "calibration": list(_calibration(view, export)),
         "leaks": list(_leaks(view)),
         "weaknesses": list(_weaknesses(view)),

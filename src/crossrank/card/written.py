@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 from safetensors import safe_open
 
 from crossrank.analysis.run_view import RunView
-from crossrank.analysis.runs import RunFolder, stored
+from crossrank.analysis.runs import stored
 from crossrank.card.evaluated import evaluation_parts
 from crossrank.card.metadata import base_model, card_data, facts
 from crossrank.card.texts import placeless, python_text
@@ -21,16 +21,15 @@ README = "README.md"
 CANDIDATES = 5  # in the example
 
 
-def write_card(run: RunFolder, export: Path, result: Mapping[str, Any] | None = None) -> Path:
+def write_card(view: RunView, export: Path) -> Path:
     """Render the card of the model in `export`, write it there as README.md and return the file.
 
-    `result` is what result.json will hold, for a run that is about to write it. What the run's folder does not tell is
-    left out, or said to be unknown; texts and paths are shown as they are, and no folder of this machine is named.
+    What the run's folder does not tell is left out, or said to be unknown; texts and paths are shown as they are, and
+    no folder of this machine is named.
 
     Raises:
         DataError: a file of the run is damaged.
     """
-    view = RunView(run, result)
     config = facts(view)
     template = resources.files("crossrank.card").joinpath("templates", "card.md.jinja").read_text(encoding="utf-8")
     card = ModelCard.from_template(
@@ -55,7 +54,7 @@ def _example(view: RunView) -> dict[str, Any]:
     """
     monitor = view.monitor
     if view.step is not None and monitor is not None:
-        scores, texts, asked = view.run.scores(view.step), view.run.documents, view.run.queries
+        scores, texts, asked = view.scores, view.run.documents, view.run.queries
         if len(scores) and len(texts) and len(asked):
             mine = scores[scores["evaluator"] == monitor.evaluator].head(CANDIDATES)
             mine = mine[mine["query_id"] == mine.iloc[0]["query_id"]]

@@ -3,7 +3,6 @@
 import importlib.metadata
 
 from crossrank.analysis.run_view import RunView
-from crossrank.analysis.runs import RunFolder
 from crossrank.pages import quality_chapters as quality
 from crossrank.pages import record_chapters as record
 from crossrank.pages.page import render
@@ -13,19 +12,18 @@ CLOCK = str.maketrans({"T": " ", "Z": " UTC"})
 FOOTER = "Made by crossrank {version}, from the files of {folder}."
 
 
-def run_page(run: RunFolder) -> str:
+def run_page(view: RunView) -> str:
     """Return the page of a run, of what is there: it may have no evaluation, and need not have finished.
 
     Raises:
         DataError: a file of the run is damaged.
     """
-    view = RunView(run)
     chapters = [
         quality.headline(view), record.config(view), quality.curves(view), quality.results(view),
         quality.queries(view), quality.calibration(view), record.health(view), record.throughput(view),
         record.lineage(view), record.environment(view),
     ]  # fmt: skip
-    footer = FOOTER.format(version=importlib.metadata.version("crossrank"), folder=run.path.resolve().name)
+    footer = FOOTER.format(version=importlib.metadata.version("crossrank"), folder=view.run.path.resolve().name)
     return render(Page(view.name, _subtitle(view), chapters, footer))
 
 

@@ -3,11 +3,9 @@
 import math
 from collections.abc import Iterator, Sequence
 
-import pandas as pd
-
 from crossrank.analysis.averages import HEADER as AVERAGES
 from crossrank.analysis.averages import averages_note, averages_rows
-from crossrank.analysis.failures import Failures, failures
+from crossrank.analysis.failures import Failures
 from crossrank.analysis.failures_page import sections
 from crossrank.analysis.report import recall_table
 from crossrank.analysis.run_view import RunView
@@ -130,15 +128,10 @@ def _tables(evaluator: str, rows: Sequence[SummaryRow]) -> Iterator[Part]:
 def queries(view: RunView) -> Chapter:
     """Return how single queries changed, and those that were helped and hurt most with their texts."""
     monitor = view.monitor
-    rows = view.rows_at(view.step, monitor.evaluator) if view.step is not None and monitor else pd.DataFrame()
-    if rows.empty or monitor is None:
+    found, step = view.failures, view.step
+    if found is None or monitor is None or step is None:
         return Chapter("Queries", [NO_EVALUATION])
-    assert view.step is not None
-    tables = (view.run.queries, view.run.scores(view.step), view.run.documents)
-    asked, scores, documents = (
-        table if table.empty else table[table["evaluator"] == monitor.evaluator] for table in tables
-    )
-    found = failures(rows, asked, scores, documents, monitor.metric)
+    rows = view.rows_at(step, monitor.evaluator)
     single = rows[rows["metric"] == monitor.metric]
     change = (single["value"] - single["base_value"]).dropna()
     helped, hurt, unchanged, *_ = found.counts
