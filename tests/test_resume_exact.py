@@ -102,7 +102,7 @@ KILLS = {
 
 
 REST = (
-    "in the first step", "before the first checkpoint", "in a step", "in the last step",
+    "in the first step", "before the first checkpoint", "in a step", "in a step of pieces", "in the last step",
     "before the model is exported", "before the report is written",
 )  # fmt: skip
 
@@ -126,9 +126,10 @@ MOMENTS = {  # how often a run without accumulation comes there, and what may pa
 SEEDS = os.environ.get("CROSSRANK_KILL_SEEDS", "13").split()  # a state; 14 is an evaluation, 8 mining, 1011 a step
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_run_that_is_killed_at_random_ends_as_one_that_never_stopped(seed, whole, tmp_path, cache_dir):
-    """More kills: CROSSRANK_KILL_SEEDS="5 6 7"."""
+    """More kills: CROSSRANK_THOROUGH=1 CROSSRANK_KILL_SEEDS="5 6 7"."""
     draw = random.Random(int(seed))
     accumulate, workers = draw.choice([1, 4]), draw.choice([0, 2])
     share = [f"trainer.accumulate_grad_batches={accumulate}"] * (accumulate > 1)
@@ -163,6 +164,7 @@ def test_a_run_that_is_killed_while_it_mines_starts_again(whole, tmp_path):
     assert same_states(tmp_path / "run", whole())
 
 
+@pytest.mark.thorough
 def test_the_worker_count_changes_nothing(whole):
     assert same_states(whole(), whole("data.workers=2"))
 

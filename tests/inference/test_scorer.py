@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import killed_run
 import numpy as np
 import pytest
 import shared_scoring
@@ -188,7 +189,9 @@ def test_truncated_says_which_pairs_the_tokenizer_cuts(model, encoder):
 
 def test_two_processes_share_the_work_and_both_have_the_scores_of_one(tmp_path):
     pairs = _pairs()
-    torch.multiprocessing.spawn(shared_scoring.score, (str(tmp_path), 2, torch.get_num_threads(), pairs), nprocs=2)
+    killed_run._server()  # which has imported torch
+    arguments = (str(tmp_path), 2, torch.get_num_threads(), pairs)
+    torch.multiprocessing.start_processes(shared_scoring.score, arguments, nprocs=2, start_method="forkserver")
     expected = shared_scoring.scorer()(pairs)
     found = [np.load(tmp_path / f"{rank}.npz") for rank in (0, 1)]
     for one in found:

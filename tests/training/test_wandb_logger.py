@@ -398,12 +398,12 @@ def test_a_run_that_is_stopped_has_not_finished_and_goes_on_as_the_same_run(tmp_
 
 
 def test_a_job_that_fails_closes_its_run_as_failed(tmp_path, cache_dir):
+    job = tmp_path / "smoke" / "x_sweep" / "lr=1e30"
     done = run_program(
-        "src.train", "-m", "experiment=smoke", "optimizer.lr=1e30", "logger=wandb", "data.max_steps=4",
-        "~callbacks.evaluation", f"hydra.sweep.dir={tmp_path / 'smoke' / 'x_sweep'}", f"cache_dir={cache_dir}",
+        "src.train", "experiment=smoke", "optimizer.lr=1e30", "logger=wandb", "data.max_steps=4",
+        "~callbacks.evaluation", f"hydra.run.dir='{job}'", f"cache_dir={cache_dir}",
     )  # fmt: skip
     assert done.returncode != 0
-    (job,) = [file.parent for file in (tmp_path / "smoke" / "x_sweep").glob("*/config.yaml")]
     assert not (job / "result.json").is_file()
     assert (job / "train.log").read_text().count("upload later with: wandb sync") == 1
     (dead,) = map(read_back, runs_in(job))
