@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
+from test_configs import composed
 
-from bench import check, evaluate, inputs, memory, pieces, recipes, score, soak, table, train
+from bench import cells, check, evaluate, inputs, memory, pieces, recipes, score, soak, table, train
 from bench.measure import Clock, Turns, compare, matmul_flops
 from crossrank.analysis.alignment import align
 from crossrank.analysis.compare import compare as compare_systems
@@ -257,6 +259,16 @@ def test_every_recipe_trains_on_as_many_pairs(name):
     assert (questions is not None) == (words.get("loss", "bce") not in ("bce", "bce_smooth"))
     assert int(words["data.pairs_per_step"]) == (60 if questions is None else 6 * int(questions))
     assert (words["seed"], words["data.max_steps"]) == ("3", "85")
+
+
+def test_the_best_recipe_has_an_experiment_that_trains_as_its_cell_did():
+    words = recipes.settings(recipes.CELLS["lambda_loss, bm25 margin"], seed=12, steps=85)
+    cell = composed("experiment=qa_mix", "run_dir=nowhere", f"source.limit={cells.PAIRS}", *words)
+    best = composed("experiment=qa_mix_best", "run_dir=nowhere")
+    for cfg in (cell, best):
+        OmegaConf.set_struct(cfg, False)
+        del cfg.name, cfg.callbacks  # when it is evaluated and saved changes no weight
+    assert best == cell
 
 
 def test_the_recipes_are_told_apart_on_the_same_queries(tmp_path):
