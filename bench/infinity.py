@@ -5,20 +5,20 @@ The server is Infinity's own, started as its users do: `infinity_emb v2 --model-
 
 import argparse
 import json
+import math
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from crossrank.inference.parity import TOLERANCE
+from crossrank.inference.parity import TOLERANCE, largest_gap
 from crossrank.inference.probe import Probe
 from crossrank.inference.reranker import Reranker
 
 
-def served(url: str, query: str, documents: list[str], raw: bool) -> np.ndarray:
+def served(url: str, model: str, query: str, documents: list[str], raw: bool) -> np.ndarray:
     """Return the server's scores of a query's documents, float64 [documents]: logits, or what it makes of them."""
-    model = _asked(f"{url}/models")["data"][0]["id"]
     answer = _asked(f"{url}/rerank", query=query, documents=documents, raw_scores=raw, model=model)
     scores = np.full(len(documents), np.nan)
     for result in answer["results"]:
@@ -32,20 +32,20 @@ def gaps(reranker: Reranker, url: str) -> dict[str, float]:
     They are asked for one by one, and the documents also in one request. A difference is a share of the largest number
     expected where that is beyond 1, as the gate takes it; it is NaN where the server leaves a document out.
     """
-    pairs = Probe(reranker.max_length).pairs
+    pairs, model = Probe(reranker.max_length).pairs, _asked(f"{url}/models")["data"][0]["id"]
     query, documents = pairs[0][0], [document for _, document in pairs]
     logits = reranker.score(pairs).logits
     scores = np.asarray(reranker.activated(logits))
     of_one_query = reranker.score([(query, document) for document in documents]).logits
     return {
-        "logits": _gap(np.concatenate([served(url, asked, [document], True) for asked, document in pairs]), logits),
-        "scores": _gap(np.concatenate([served(url, asked, [document], False) for asked, document in pairs]), scores),
-        "logits, one request": _gap(served(url, query, documents, True), of_one_query),
+        "logits": _gap(np.concatenate([served(url, model, q, [document], True) for q, document in pairs]), logits),
+        "scores": _gap(np.concatenate([served(url, model, q, [document], False) for q, document in pairs]), scores),
+        "logits, one request": _gap(served(url, model, query, documents, True), of_one_query),
     }
 
 
 def _gap(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
+    return math.nan if (gap := largest_gap(found, expected)) is None else gap
 
 
 def _asked(url: str, **words: Any) -> Any:

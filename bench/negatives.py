@@ -56,9 +56,9 @@ def miners_apart(found: dict[str, pd.DataFrame]) -> str:
     if len(both) == 1:
         return words
     trained = [np.stack(parts) for parts in zip(*map(strata, differences), strict=True)]  # [policies, queries]
-    found = seed_variance(trained)
-    low, high = found.interval.low, found.interval.high
-    return f"{words}; with the policies counted as trainings [{low:+.4f}, {high:+.4f}], sd of one {found.seed_sd:.4f}"
+    seeds = seed_variance(trained)
+    low, high = seeds.interval.low, seeds.interval.high
+    return f"{words}; with the policies counted as trainings [{low:+.4f}, {high:+.4f}], sd of one {seeds.seed_sd:.4f}"
 
 
 def main() -> None:

@@ -104,10 +104,10 @@ def test_one_that_was_tampered_with_is_refused_by_name(tamper, named, whole, fol
 
 
 def test_what_the_figures_say_by_hand():
-    assert parity._gap(np.asarray([10.001, 0.5]), np.asarray([10.0, 0.498])) == pytest.approx(2e-4)
-    assert parity._gap(np.asarray([0.5, 0.3]), np.asarray([0.5, 0.301])) == pytest.approx(1e-3)
-    assert parity._gap(np.asarray([1.0, np.nan]), np.asarray([1.0, 1.0])) is None
-    assert parity._gap(np.asarray([1.0]), np.asarray([1.0, 1.0])) is None
+    assert parity.largest_gap(np.asarray([10.001, 0.5]), np.asarray([10.0, 0.498])) == pytest.approx(2e-4)
+    assert parity.largest_gap(np.asarray([0.5, 0.3]), np.asarray([0.5, 0.301])) == pytest.approx(1e-3)
+    assert parity.largest_gap(np.asarray([1.0, np.nan]), np.asarray([1.0, 1.0])) is None
+    assert parity.largest_gap(np.asarray([1.0]), np.asarray([1.0, 1.0])) is None
     assert Agreement("a", "1", 2, 1.1e-5).refused
     assert not Agreement("a", "1", 2, 1e-5).refused
     assert Agreement("a", "1", 2, None).refused

@@ -135,7 +135,7 @@ def _tried(name: str, way: Callable[[], dict[str, Any]], memory: InMemory) -> Ag
 def _judged(answer: dict[str, Any], memory: InMemory) -> Agreement:
     """Compare an answer's logits, and where it has them its tokens, its scores and where it cuts."""
     found, max_length = np.asarray(answer["logits"], np.float32), memory.encoder.max_length
-    row = Agreement(answer["consumer"], answer["version"], len(memory.padded), _gap(found, memory.padded))
+    row = Agreement(answer["consumer"], answer["version"], len(memory.padded), largest_gap(found, memory.padded))
     if INT8 in row.consumer:
         tau = kendalltau(found, memory.padded).statistic
         return replace(row, tolerance=None, note=f"told, not gated; Kendall's tau of the order is {tau:.3f}")
@@ -143,14 +143,14 @@ def _judged(answer: dict[str, Any], memory: InMemory) -> Agreement:
         if list(ids) != expected:
             said = f"it makes other tokens of pair {place}, {len(ids)} for the {len(expected)} in training"
             return replace(row, largest_gap=None, note=said)
-    if "scores" in answer and (_gap(np.asarray(answer["scores"]), _logistic(found)) or 0.0) > TOLERANCE:
+    if "scores" in answer and (largest_gap(np.asarray(answer["scores"]), _logistic(found)) or 0.0) > TOLERANCE:
         return replace(row, largest_gap=None, note="what it makes of a logit is not the logistic function")
     cuts_at = answer.get("cuts_at", max_length)
     said = "" if cuts_at == max_length else f"given max_length={max_length}; by itself it cuts at {cuts_at} tokens"
     return replace(row, note=said)
 
 
-def _gap(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float | None:
+def largest_gap(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float | None:
     """Return the largest difference, as a share of the largest number expected where that is beyond 1."""
     if found.shape != expected.shape or not np.isfinite(found).all():
         return None
