@@ -28,6 +28,7 @@ CELLS = {  # name: what is changed; the first is what the others are compared wi
     "bce_smooth": ["loss=bce_smooth"],
     "lambda_loss, bm25 margin": ["loss=lambda_loss", *BM25],
     "ranknet, bm25 margin": ["loss=ranknet", *BM25],
+    "listnet, bm25 margin": ["loss=listnet", *BM25],
 }
 
 

@@ -4,8 +4,10 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import nbformat
+from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent
@@ -14,8 +16,10 @@ SOURCES = FOLDER.parent / "src"
 log = logging.getLogger(__name__)
 
 
-def executed(path: Path, timeout: int = 300) -> nbformat.NotebookNode:
-    """Return a notebook with the outputs of a run in a kernel of its own, without times, which change with each.
+def executed(path: Path, timeout: int = 300, kernel: KernelManager | None = None) -> nbformat.NotebookNode:
+    """Return a notebook with the outputs of a run, without times, which change with each.
+
+    It runs in a kernel of its own, or in the given one, which forgets the names that another notebook left.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell failed; its traceback is in the message.
@@ -23,13 +27,23 @@ def executed(path: Path, timeout: int = 300) -> nbformat.NotebookNode:
     notebook = nbformat.read(path, as_version=4)
     paths = [str(SOURCES), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    client = NotebookClient(
-        notebook, timeout=timeout, kernel_name="python3", record_timing=False,
-        resources={"metadata": {"path": str(path.parent)}},
-    )  # fmt: skip
-    client.execute(env=environment)
+    if kernel is not None and kernel.has_kernel:
+        _execute(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("%reset -f")]), path, timeout, kernel)
+    _execute(notebook, path, timeout, kernel, env=environment)
     notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec",)} | {"language_info": {"name": "python"}}
     return notebook
+
+
+def _execute(
+    notebook: nbformat.NotebookNode, path: Path, timeout: int, kernel: KernelManager | None, **options: Any
+) -> None:
+    client = NotebookClient(
+        notebook, timeout=timeout, kernel_name="python3", record_timing=False,
+        resources={"metadata": {"path": str(path.parent)}}, km=kernel,
+    )  # fmt: skip
+    client.execute(**options)
+    if kernel is not None:
+        client.kc.stop_channels()  # of a kernel of its own it has done so
 
 
 def main(names: list[str]) -> None:

@@ -1,3 +1,4 @@
+import gc
 import logging
 import os
 import subprocess
@@ -13,6 +14,8 @@ import numpy as np
 import program_server
 import pytest
 import torch
+from compositions import CONF, composed  # noqa: F401  # the tests ask for them here
+from filelock import FileLock
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
@@ -32,6 +35,12 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("thorough"):
                 item.add_marker(pytest.mark.skip(reason="CROSSRANK_THOROUGH=1 runs it"))
+
+
+def pytest_collection_finish():
+    """Have the garbage collector leave alone what stays until the end: torch, transformers and 4,000 tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -67,31 +76,40 @@ def run_program(*arguments: str, cwd: Path = ROOT, alone: bool = False) -> subpr
     )  # fmt: skip
 
 
-def popen_program(*arguments: str, cwd: Path = ROOT) -> subprocess.Popen[bytes]:
-    """Start one of the programs as a user does, and say nothing of what it says."""
-    return subprocess.Popen(
-        [sys.executable, "-m", *arguments], cwd=cwd, env=program_environment(), stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-
-
 def program_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
 
 
 @pytest.fixture(scope="session")
-def cache_dir(tmp_path_factory) -> Path:
-    """Texts, pools and tokens that the runs of this session share."""
-    return tmp_path_factory.mktemp("cache")
+def for_all(tmp_path_factory) -> Path:
+    """Return a folder that the processes of pytest-xdist share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
-def smoke_run(tmp_path_factory, cache_dir) -> FinishedRun:
+def cache_dir(for_all) -> Path:
+    """Texts, pools and tokens that the runs of this session share."""
+    return for_all / "cache"
+
+
+def finished(folder: Path, *arguments: str) -> str:
+    """Train into a folder, in one of the tests' processes for all of them, and return what the program said."""
+    said = folder.with_suffix(".said")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not said.exists():
+            done = run_program("src.train", *arguments, f"hydra.run.dir={folder}")
+            assert done.returncode == 0, done.stdout + done.stderr
+            said.write_text(done.stdout + done.stderr, encoding="utf-8")
+    return said.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def smoke_run(for_all, cache_dir) -> FinishedRun:
     """A finished `experiment=smoke`."""
-    folder = tmp_path_factory.mktemp("runs") / "smoke"
-    done = run_program("src.train", "experiment=smoke", f"hydra.run.dir={folder}", f"cache_dir={cache_dir}", alone=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return FinishedRun(folder, cache_dir, done.stdout + done.stderr)
+    folder = for_all / "runs" / "smoke"
+    return FinishedRun(folder, cache_dir, finished(folder, "experiment=smoke", f"cache_dir={cache_dir}"))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -103,16 +121,14 @@ def _wandb_stays_in_a_temporary_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def tracked_run(tmp_path_factory, cache_dir) -> FinishedRun:
+def tracked_run(for_all, cache_dir) -> FinishedRun:
     """A finished `experiment=smoke`, as a job of a sweep, that every tracker has recorded."""
-    folder, trackio = tmp_path_factory.mktemp("runs") / "smoke" / "lr_sweep" / "0", tmp_path_factory.mktemp("trackio")
-    done = run_program(
-        "src.train", "experiment=smoke", "logger=[wandb,tensorboard,trackio]", "callbacks.health.every_n_steps=2",
-        "logger.wandb.notes=what it is for", f"logger.trackio.folder={trackio}", f"hydra.run.dir={folder}",
-        f"cache_dir={cache_dir}",
+    folder, trackio = for_all / "tracked" / "smoke" / "lr_sweep" / "0", for_all / "trackio"
+    said = finished(
+        folder, "experiment=smoke", "logger=[wandb,tensorboard,trackio]", "callbacks.health.every_n_steps=2",
+        "logger.wandb.notes=what it is for", f"logger.trackio.folder={trackio}", f"cache_dir={cache_dir}",
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return FinishedRun(folder, trackio, done.stdout + done.stderr)
+    return FinishedRun(folder, trackio, said)
 
 
 @pytest.fixture(scope="session")

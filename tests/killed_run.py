@@ -1,5 +1,6 @@
 """A training that kills its process at a chosen point; a file of its own, which imports in seconds."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -7,10 +8,9 @@ import sys
 import threading
 from functools import cache, partial
 from multiprocessing.forkserver import ensure_running
-from pathlib import Path
 
 import sentence_transformers  # noqa: F401  # every training ends with it: an export is checked
-from hydra import compose, initialize_config_dir
+from compositions import composed
 
 import crossrank.outcome as outcome
 import crossrank.run as run
@@ -20,13 +20,13 @@ from crossrank.callbacks.step_rng import StepKeyedRNG
 from crossrank.config import build_training_run
 from crossrank.data import prepared_pool
 from crossrank.evaluation.store import EvaluationStore
+from crossrank.inference.parity import ParityGate
 from crossrank.models import backbones
 from crossrank.quiet import quieten
 from crossrank.resume import register_resolvers
 from crossrank.run import execute
 
 PROCESSES = multiprocessing.get_context("forkserver")  # torch's threads would not survive a fork of the tests' process
-ROOT = Path(__file__).resolve().parents[1]
 POINTS = {  # what is called at a point; the process dies at the n-th call, or a while after
     "micro-batch": (StepKeyedRNG, "on_train_batch_start"),
     "checkpoint": (checkpoints.AtomicCheckpointIO, "save_checkpoint"),
@@ -41,14 +41,15 @@ POINTS = {  # what is called at a point; the process dies at the n-th call, or a
 
 def start(*args, **options):
     """Start `train` in a process of its own, which a server that has imported everything once makes at once."""
-    _server()
+    serve()
     process = PROCESSES.Process(target=train, args=args, kwargs=options)
     process.start()
     return process
 
 
 @cache
-def _server():
+def serve():
+    """Start the server, whose processes begin with all imports done."""
     import pytest
 
     with pytest.MonkeyPatch.context() as patch:
@@ -57,17 +58,21 @@ def _server():
         ensure_running()
 
 
-def train(overrides, run_dir, resumed=False, kill=None, dropout=0.2, place=None):
-    """Train; `kill` is (point, n) or (point, n, seconds), `place` what tells a process of several its rank."""
+def train(overrides, run_dir, resumed=False, kill=None, dropout=0.2, place=None, pages=True):
+    """Train; `kill` is (point, n) or (point, n, seconds), `place` what tells a process of several its rank.
+
+    Without `pages` what a run ends with for people to read, and the check of its export, are left out: a third of it.
+    """
     os.environ.update(place or {})
     multiprocessing.set_start_method("fork", force=True)  # as in a program: workers of a forkserver would be slow
     quieten()
     register_resolvers()
     _with_dropout(dropout)
+    if not pages:
+        outcome.write_card = run.write_run_report = ParityGate.__call__ = lambda *_: None
     if kill:
         _die_at(*kill)
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", ["experiment=smoke", f"run_dir={run_dir}", *overrides])
+    cfg = composed("experiment=smoke", f"run_dir={run_dir}", *overrides)
     execute(build_training_run(cfg, resumed))
 
 
@@ -90,3 +95,8 @@ def _die_at(point, n, seconds=0.0):
         return original(*args, **options)
 
     setattr(owner, name, counted)
+
+
+composed("experiment=smoke")  # Hydra's parsers are slow at their first words
+gc.collect()
+gc.freeze()  # or else the collector would write into memory that the server's processes share, and copy it

@@ -1,5 +1,6 @@
 """Programs run as a user runs them, but for their imports, which a server has done once for all."""
 
+import multiprocessing
 import os
 import runpy
 import subprocess
@@ -13,17 +14,23 @@ from hydra.core.global_hydra import GlobalHydra
 
 def call(arguments, cwd, environment, before=None):
     """Run `before`, then `python -m *arguments`, in a process of its own; return what it said and how it ended."""
-    killed_run._server()
     with tempfile.TemporaryDirectory() as folder:
         places = [str(Path(folder) / name) for name in ("stdout", "stderr")]
-        process = killed_run.PROCESSES.Process(target=_run, args=(arguments, str(cwd), environment, *places, before))
-        process.start()
+        process = start(arguments, cwd, environment, *places, before)
         process.join(240)
         if process.is_alive():
             process.kill()
             raise TimeoutError(f"{arguments} took more than 240 s")
         out, err = (Path(place).read_text(encoding="utf-8") for place in places)
     return subprocess.CompletedProcess(arguments, process.exitcode, out, err)
+
+
+def start(arguments, cwd, environment, stdout=os.devnull, stderr=os.devnull, before=None):
+    """Do as `call` and return the process at once; what it says goes into files."""
+    killed_run.serve()
+    process = killed_run.PROCESSES.Process(target=_run, args=(arguments, str(cwd), environment, stdout, stderr, before))
+    process.start()
+    return process
 
 
 def _run(arguments, cwd, environment, stdout, stderr, before):
@@ -37,6 +44,7 @@ def _run(arguments, cwd, environment, stdout, stderr, before):
     os.environ.clear()
     os.environ.update(environment)
     GlobalHydra.instance().clear()
+    multiprocessing.set_start_method("fork", force=True)  # as in a program; a forkserver of its own would import all
     sys.path.insert(0, environment["PYTHONPATH"].split(os.pathsep)[-1])
     program, *words = arguments
     sys.argv = [program, *words]

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import composed
 from omegaconf import OmegaConf
-from test_configs import composed
 
 from bench import cells, check, evaluate, inputs, memory, pieces, recipes, score, soak, table, train
 from bench.measure import Clock, Turns, compare, matmul_flops
@@ -220,6 +220,7 @@ def test_a_soak_names_what_grew_since_its_second_tenth():
     assert "memory grew from 700 to 736, at most 1.05 times is allowed" in named
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:.*will be overridden")
 def test_a_soak_watches_every_part_of_a_run(cache_dir, tmp_path):
     parts = soak.soak(40, tmp_path, f"cache_dir={cache_dir}", "callbacks.checkpoint.every_n_steps=10")

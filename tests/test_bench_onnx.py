@@ -26,6 +26,7 @@ def weights(tmp_path_factory):
     return folder
 
 
+@pytest.mark.thorough
 def test_the_sides_agree_and_are_told_apart(weights):
     sides = {
         side: onnx.our_scorer(weights, how) if side.startswith("ours") else onnx.onnx_scorer(weights, how, 1, batch=16)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import CONF, ROOT, composed
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -21,9 +21,12 @@ from crossrank.run import TrainingRun
 from crossrank.schema import RunConfig
 
 
-def smoke(*overrides, conf=ROOT / "conf"):
+def smoke(*overrides, conf=CONF):
+    words = ["experiment=smoke", "run_dir=nowhere", *overrides]
+    if conf == CONF:
+        return composed(*words)
     with initialize_config_dir(str(conf), version_base="1.3"):
-        return compose("train", ["experiment=smoke", "run_dir=nowhere", *overrides])
+        return compose("train", words)
 
 
 def problems_of(*overrides, **options):

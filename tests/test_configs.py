@@ -1,6 +1,5 @@
 """Every YAML under conf/ composes and passes the gate; whoever adds one need not touch this file."""
 
-import copy
 import re
 import typing
 from collections.abc import Mapping
@@ -9,7 +8,7 @@ from functools import cache
 import hydra.utils
 import pytest
 import torch
-from conftest import ROOT
+from conftest import CONF, ROOT, composed
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
@@ -20,7 +19,6 @@ from crossrank.data.pairs import Source
 from crossrank.evaluation import produced_keys
 from crossrank.run import TrainingRun
 
-CONF = ROOT / "conf"
 FILES = sorted(file.relative_to(CONF) for file in CONF.rglob("*.yaml"))
 ROOTS = [file.stem for file in FILES if len(file.parts) == 1]
 CHOICES = [(file.parts[0], file.stem) for file in FILES if len(file.parts) == 2]
@@ -31,15 +29,10 @@ EXPERIMENTS = [choice for group, choice in CHOICES if group == "experiment"]
 SWEEPS = [choice for group, choice in CHOICES if group == "sweep"]
 
 
-@cache
-def _composed(*overrides, root, **options):
+def with_hydra(*overrides):
+    """Compose with the settings of Hydra itself."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(root, list(overrides), **options)
-
-
-def composed(*overrides, root="train", **options):
-    """Compose a config; what several tests ask for is composed once."""
-    return copy.deepcopy(_composed(*overrides, root=root, **options))
+        return compose("train", list(overrides), return_hydra_config=True)
 
 
 def alone(group: str, choice: str) -> DictConfig:
@@ -109,8 +102,11 @@ def test_files_lie_at_one_level_and_every_group_is_known_to_the_root():
 
 
 @pytest.mark.parametrize(("group", "choice"), COMPONENT_CHOICES)
-def test_choice_passes_the_gate(group, choice):
+def test_choice_passes_the_gate_and_pins_what_it_fetches_from_the_hub(group, choice):
+    """A branch or a tag may be moved; only a commit cannot."""
     run = run_with(group, choice)
+    fetched = [asset for asset in run.assets() if not asset.path.startswith("pypi:") and "given" not in asset.path]
+    assert [asset for asset in fetched if not re.fullmatch(r"[0-9a-f]{40}", asset.revision or "")] == []
     if group in COMPONENTS:
         node = alone(group, choice)[group]
         assert isinstance(getattr(run, group), hydra.utils.get_object(node._target_)) or node.get("_partial_")
@@ -155,7 +151,7 @@ def choices_of(key: str, sweep: str) -> list[str]:
 @pytest.mark.parametrize("name", SWEEPS)
 def test_each_job_of_a_sweep_passes_the_gate(name):
     assert f"sweep={name}" in (CONF / "sweep" / f"{name}.yaml").read_text(encoding="utf-8")
-    cfg = composed("experiment=smoke", f"sweep={name}", return_hydra_config=True)
+    cfg = with_hydra("experiment=smoke", f"sweep={name}")
     for key, values in cfg.hydra.sweeper.params.items():
         jobs = choices_of(key, str(values))
         assert len(jobs) > 1
@@ -170,7 +166,7 @@ def test_each_job_of_a_sweep_passes_the_gate(name):
 
 @pytest.mark.parametrize(("group", "choice"), OF_HYDRA)
 def test_choice_for_hydra_composes_with_what_it_is_made_of(group, choice):
-    cfg = composed("experiment=smoke", f"hydra/{group}={choice}", return_hydra_config=True)
+    cfg = with_hydra("experiment=smoke", f"hydra/{group}={choice}")
     parts = cfg.hydra[group].get("handlers", {"itself": cfg.hydra[group]}).values()
     assert all(hydra.utils.get_class(part.get("class") or part._target_) for part in parts)
     for key in OmegaConf.load(CONF / "hydra" / group / f"{choice}.yaml").keys() - {"defaults"}:
@@ -179,7 +175,7 @@ def test_choice_for_hydra_composes_with_what_it_is_made_of(group, choice):
 
 def test_slurm_gives_each_job_what_the_command_asks_for():
     asked = ["hydra.launcher.partition=gpu", "hydra.launcher.timeout_min=600"]
-    cfg = composed("experiment=smoke", "hydra/launcher=slurm", *asked, return_hydra_config=True)
+    cfg = with_hydra("experiment=smoke", "hydra/launcher=slurm", *asked)
     launcher = hydra.utils.instantiate(cfg.hydra.launcher)
     assert type(launcher).__name__ == "SlurmLauncher"
     wanted = {"partition": "gpu", "timeout_min": 600, "gpus_per_node": 1, "array_parallelism": 16}

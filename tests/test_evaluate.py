@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import MINILM, ROOT, run_program
-from hydra import compose, initialize_config_dir
+from conftest import MINILM, composed, run_program
 from omegaconf import OmegaConf
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -106,9 +105,7 @@ def test_an_unknown_model_is_one_sentence(tmp_path):
 
 
 def gated(*overrides):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("evaluate", ["run_dir=nowhere", *overrides])
-    return build_evaluation(cfg, EvaluateConfig)
+    return build_evaluation(composed("run_dir=nowhere", *overrides, root="evaluate"), EvaluateConfig)
 
 
 def test_the_config_builds_its_evaluators_and_its_group_switches_their_protocol():

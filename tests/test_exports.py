@@ -31,9 +31,15 @@ def test_an_export_lies_in_the_runs_folder_with_its_figures(model, tmp_path):
     assert len(json.loads((folder / "parity.json").read_text())) == 4
 
 
-def test_onnx_files_are_checked_with_the_rest_and_int8_is_told(model, tmp_path):
-    folder = export_checked(*model, tmp_path, tmp_path / "elsewhere", onnx=True)
-    rows = {row["consumer"]: row for row in json.loads((folder / "parity.json").read_text())}
+@pytest.fixture(scope="module")
+def other(model, tmp_path_factory):
+    """The export of another model, with ONNX files."""
+    folder = tmp_path_factory.mktemp("onnx")
+    return export_checked(TINY.build(4), model[1], folder, folder / "elsewhere", onnx=True)
+
+
+def test_onnx_files_are_checked_with_the_rest_and_int8_is_told(other):
+    rows = {row["consumer"]: row for row in json.loads((other / "parity.json").read_text())}
     exact, rounded = rows[f"onnxruntime, {FP32}"], rows[f"onnxruntime, {INT8}"]
     assert exact["largest_gap"] <= exact["tolerance"] == 1e-5
     assert exact["note"] == "opset 20; input_ids[batch, tokens], attention_mask[batch, tokens]"
@@ -42,9 +48,8 @@ def test_onnx_files_are_checked_with_the_rest_and_int8_is_told(model, tmp_path):
     assert "Kendall's tau" in rounded["note"]
 
 
-def test_an_onnx_file_that_scores_otherwise_is_refused(model, tmp_path, monkeypatch):
+def test_an_onnx_file_that_scores_otherwise_is_refused(model, other, tmp_path, monkeypatch):
     """One that another model was written to."""
-    other = export_checked(TINY.build(4), model[1], tmp_path, tmp_path / "other", onnx=True)
 
     def write(folder):
         (folder / "onnx").mkdir()

@@ -4,7 +4,7 @@ import json
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, composed
 from hydra import compose, initialize_config_dir
 
 from crossrank.identity import job_key
@@ -105,8 +105,7 @@ def test_a_secret_among_the_overrides_is_not_written_down(job, tmp_path):
 
 
 def key(*overrides):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return job_key(compose("train", ["experiment=smoke", "run_dir=a/b", "cache_dir=c", *overrides]))
+    return job_key(composed("experiment=smoke", "run_dir=a/b", "cache_dir=c", *overrides))
 
 
 def test_a_job_is_told_by_what_it_trains():

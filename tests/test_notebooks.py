@@ -1,5 +1,6 @@
 """The notebooks run on finished runs, hold little but figures, and can be read as they are committed."""
 
+import asyncio
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import shutil
 import nbformat
 import pytest
 from conftest import ROOT, run_program
+from jupyter_client.manager import AsyncKernelManager
 
 from notebooks import execute
 from notebooks.execute import executed
@@ -64,10 +66,18 @@ def test_these_are_the_notebooks():
     assert [path.stem for path in NOTEBOOKS] == list(FIGURES)
 
 
+@pytest.fixture(scope="module")
+def kernel():
+    """A kernel that all notebooks run in, one after the other: most of their time is imports."""
+    manager = AsyncKernelManager(kernel_name="python3")
+    yield manager
+    asyncio.run(manager.shutdown_kernel(now=True))
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("ignore")  # jupyter's own, about its sockets
-def test_it_runs_and_every_cell_that_makes_a_figure_shows_it(path, at_hand):
-    cells = code_cells(executed(path))
+def test_it_runs_and_every_cell_that_makes_a_figure_shows_it(path, at_hand, kernel):
+    cells = code_cells(executed(path, kernel=kernel))
     assert figures(cells) == FIGURES[path.stem]
     for cell in cells[1:]:
         assert figures([cell]) == ("plt.subplots" in cell.source), cell.source

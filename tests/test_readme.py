@@ -5,8 +5,7 @@ import shlex
 import subprocess
 
 import pytest
-from conftest import ROOT
-from hydra import compose, initialize_config_dir
+from conftest import ROOT, composed
 from omegaconf import OmegaConf
 
 from crossrank.analysis.command_line import with_run, with_systems
@@ -61,8 +60,7 @@ def test_it_is_short_and_names_commands():
 def test_each_program_call_composes_and_passes_the_gate(command, tmp_path):
     program = shlex.split(command)[2].removeprefix("src.")
     assert (ROOT / "src" / f"{program}.py").is_file()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose(program, WORDED.get(program, list)(_overrides(command)))
+    cfg = composed(*WORDED.get(program, list)(_overrides(command)), root=program)
     OmegaConf.set_struct(cfg, False)
     if "run_dir" in cfg:
         cfg.run_dir = str(tmp_path)

@@ -5,9 +5,9 @@ import shutil
 import signal
 import time
 
+import program_server
 import pytest
-from conftest import ROOT, popen_program, run_program
-from hydra import compose, initialize_config_dir
+from conftest import composed, program_environment, run_program
 from omegaconf import OmegaConf
 from test_resume_exact import same_run
 
@@ -20,34 +20,33 @@ def _resolver():
     register_resolvers()
 
 
-def composed(*overrides, run_dir="nowhere"):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("train", ["experiment=smoke", f"run_dir={run_dir}", *overrides])
+def smoke(*overrides, run_dir="nowhere"):
+    return composed("experiment=smoke", f"run_dir={run_dir}", *overrides)
 
 
 def started(folder, *overrides, finished=False):
     folder.mkdir(parents=True)
-    OmegaConf.save(composed(*overrides, run_dir=folder), folder / "config.yaml", resolve=True)
+    OmegaConf.save(smoke(*overrides, run_dir=folder), folder / "config.yaml", resolve=True)
     if finished:
         (folder / "result.json").write_text("{}")
     return folder
 
 
 def test_without_resume_a_run_is_a_new_one(tmp_path):
-    cfg = composed()
+    cfg = smoke()
     assert continued(cfg, [], tmp_path) == (cfg, False)
 
 
 def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path):
     (tmp_path / "metrics.jsonl").touch()
     with pytest.raises(ResumeError, match="holds a run already; go on with it by resume="):
-        continued(composed(), [], tmp_path)
+        continued(smoke(), [], tmp_path)
 
 
 def test_a_run_goes_on_with_its_own_config(tmp_path):
     """Whatever the command composes to: nothing else was asked for."""
     folder = started(tmp_path / "run", "optimizer.lr=0.5", "seed=3")
-    cfg, resumed = continued(composed(f"resume={folder}"), [f"resume={folder}", "cache_dir=elsewhere"], folder)
+    cfg, resumed = continued(smoke(f"resume={folder}"), [f"resume={folder}", "cache_dir=elsewhere"], folder)
     assert resumed
     assert (cfg.optimizer.lr, cfg.seed, cfg.resume) == (0.5, 3, str(folder))
 
@@ -64,11 +63,11 @@ def test_another_config_is_refused_with_what_differs(overrides, tmp_path, caplog
     folder = started(tmp_path / "run")
     given = ["experiment=smoke", f"resume={folder}", *overrides]
     with pytest.raises(ResumeError) as error:
-        continued(composed(f"resume={folder}", *overrides), given, folder)
+        continued(smoke(f"resume={folder}", *overrides), given, folder)
     for difference in CHANGES[overrides]:
         assert difference in str(error.value)
     assert "resume_anyway=true" in str(error.value)
-    anyway = composed(f"resume={folder}", "resume_anyway=true", *overrides)
+    anyway = smoke(f"resume={folder}", "resume_anyway=true", *overrides)
     assert continued(anyway, [*given, "resume_anyway=true"], folder) == (anyway, True)
     assert "goes on although its config is not what it was" in caplog.text
 
@@ -84,23 +83,23 @@ def test_another_config_is_refused_with_what_differs(overrides, tmp_path, caplog
 )
 def test_how_the_work_is_shared_may_change(how, tmp_path):
     folder = started(tmp_path / "run")
-    _, resumed = continued(composed(f"resume={folder}", *how), ["experiment=smoke", *how], folder)
+    _, resumed = continued(smoke(f"resume={folder}", *how), ["experiment=smoke", *how], folder)
     assert resumed
 
 
 def test_a_run_that_is_not_there_or_has_finished_is_refused(tmp_path):
     with pytest.raises(ResumeError, match=r"no run there, its config\.yaml is missing"):
-        continued(composed(f"resume={tmp_path}"), [], tmp_path)
+        continued(smoke(f"resume={tmp_path}"), [], tmp_path)
     folder = started(tmp_path / "run", finished=True)
     with pytest.raises(ResumeError, match="has finished"):
-        continued(composed(f"resume={folder}"), [], folder)
+        continued(smoke(f"resume={folder}"), [], folder)
 
 
 @pytest.mark.parametrize("content", ["{oops", "- a list", "\x00"])
 def test_a_broken_config_is_one_sentence(content, tmp_path):
     (tmp_path / "config.yaml").write_text(content)
     with pytest.raises(ResumeError, match=r"config\.yaml (cannot be read|holds no config)"):
-        continued(composed(f"resume={tmp_path}"), [], tmp_path)
+        continued(smoke(f"resume={tmp_path}"), [], tmp_path)
 
 
 def test_auto_takes_the_newest_unfinished_run_of_the_same_config(tmp_path):
@@ -108,19 +107,19 @@ def test_auto_takes_the_newest_unfinished_run_of_the_same_config(tmp_path):
     started(tmp_path / "b", "data.workers=2")  # the same run, shared out differently
     started(tmp_path / "c", "seed=3")
     started(tmp_path / "d", finished=True)
-    assert newest_unfinished(tmp_path, composed("resume=auto")) == tmp_path / "b"
-    assert newest_unfinished(tmp_path, composed("resume=auto", "seed=4")) is None
-    assert newest_unfinished(tmp_path / "nowhere", composed()) is None
+    assert newest_unfinished(tmp_path, smoke("resume=auto")) == tmp_path / "b"
+    assert newest_unfinished(tmp_path, smoke("resume=auto", "seed=4")) is None
+    assert newest_unfinished(tmp_path / "nowhere", smoke()) is None
 
 
 def test_auto_starts_anew_where_there_is_nothing_to_go_on_with(tmp_path):
-    cfg = composed("resume=auto")
+    cfg = smoke("resume=auto")
     assert continued(cfg, ["experiment=smoke", "resume=auto"], tmp_path) == (cfg, False)
 
 
 def test_the_run_folder_of_a_command(tmp_path):
     folder = started(tmp_path / "smoke" / "then")
-    cfg = composed()
+    cfg = smoke()
     OmegaConf.set_struct(cfg, False)
     for resume, expected in ((None, "now"), ("auto", "then"), (str(tmp_path / "other"), "other")):
         cfg.resume = resume
@@ -137,11 +136,12 @@ def test_nothing_changed_is_nothing_said(tmp_path, caplog):
 def test_the_same_command_again_goes_on_with_a_run_that_was_killed(smoke_run, tmp_path):
     """resume=auto, from a folder of a user's own: the second command is the first one."""
     command = ["src.train", "experiment=smoke", "resume=auto", f"cache_dir={smoke_run.cache}"]
-    with popen_program(*command, cwd=tmp_path) as process:
-        while process.poll() is None and not list(tmp_path.glob("runs/smoke/*/checkpoints/step=000003-*.ckpt")):
-            time.sleep(0.005)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
+    process = program_server.start(command, tmp_path, program_environment())
+    while process.is_alive() and not list(tmp_path.glob("runs/smoke/*/checkpoints/step=000003-*.ckpt")):
+        time.sleep(0.005)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     (folder,) = (tmp_path / "runs" / "smoke").iterdir()
     assert not (folder / "result.json").exists()
     done = run_program(*command, cwd=tmp_path)

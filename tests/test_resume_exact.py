@@ -21,7 +21,8 @@ CLOCKS = ("time", "pairs_per_second", "tokens_per_second", "tflops", "data_wait_
 
 
 def train(folder, cache, *overrides, resumed=False, kill=None):
-    process = killed_run.start([*OPTIONS, f"cache_dir={cache}", *overrides], str(folder), resumed, kill)
+    words = [*OPTIONS, f"cache_dir={cache}", *overrides]
+    process = killed_run.start(words, str(folder), resumed, kill, pages=kill is not None and kill[0] == "card")
     process.join(120)
     return process.exitcode
 
@@ -103,7 +104,7 @@ KILLS = {
 
 REST = (
     "in the first step", "before the first checkpoint", "in a step", "in a step of pieces", "in the last step",
-    "before the model is exported", "before the report is written",
+    "after the averages were judged", "before the model is exported", "before the report is written",
 )  # fmt: skip
 
 
@@ -158,6 +159,7 @@ def test_a_run_that_is_killed_again_and_again(whole, tmp_path, cache_dir):
     assert record(tmp_path) == record(whole())
 
 
+@pytest.mark.thorough  # test_mine.py kills the mining itself
 def test_a_run_that_is_killed_while_it_mines_starts_again(whole, tmp_path):
     assert train(tmp_path / "run", tmp_path / "cache", kill=("mining", 1)) == -signal.SIGKILL
     assert train(tmp_path / "run", tmp_path / "cache", resumed=True) == 0

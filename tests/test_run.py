@@ -5,9 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import composed
 from filelock import FileLock
-from hydra import compose, initialize_config_dir
 
 from crossrank.config import build_training_run
 from crossrank.data.readers import read_rows
@@ -22,11 +21,8 @@ pytestmark = pytest.mark.filterwarnings(
 @pytest.fixture
 def build(tmp_path, cache_dir):
     def make(*overrides):
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            cfg = compose(
-                "train", ["experiment=smoke", f"run_dir={tmp_path / 'run'}", f"cache_dir={cache_dir}", *overrides]
-            )
-        run = build_training_run(cfg)
+        words = ["experiment=smoke", f"run_dir={tmp_path / 'run'}", f"cache_dir={cache_dir}", *overrides]
+        run = build_training_run(composed(*words))
         run.run_dir.mkdir(exist_ok=True)
         return run
 

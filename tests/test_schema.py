@@ -1,6 +1,5 @@
 import pytest
-from conftest import ROOT
-from hydra import compose, initialize_config_dir
+from conftest import ROOT, composed
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
@@ -19,10 +18,9 @@ MISSING = {
 WITHOUT_RUN_DIR = ("compare", "export", "rerank", "report", "verify")
 
 
-def composed(root: str) -> dict:
+def plain(root: str) -> dict:
     overrides = MISSING.get(root, ["experiment=smoke"])
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose(root, [*overrides, *([] if root in WITHOUT_RUN_DIR else ["run_dir=x"])])
+    cfg = composed(*overrides, *([] if root in WITHOUT_RUN_DIR else ["run_dir=x"]), root=root)
     return OmegaConf.to_container(cfg, resolve=True)
 
 
@@ -34,7 +32,7 @@ def test_every_program_has_its_schema():
 
 @pytest.mark.parametrize("root", ROOTS)
 def test_the_roots_own_config_fits_and_one_key_more_does_not(root):
-    tree = composed(root)
+    tree = plain(root)
     ROOTS[root].model_validate(tree)
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         ROOTS[root].model_validate(tree | {"sede": 12})

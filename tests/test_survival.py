@@ -13,8 +13,7 @@ import killed_run
 import pandas as pd
 import pytest
 import wandb
-from conftest import ROOT
-from hydra import compose, initialize_config_dir
+from conftest import composed
 from lightning.pytorch.loggers import Logger
 from test_resume_exact import same_run
 
@@ -40,10 +39,8 @@ OPTIONS = [
 
 
 def build(folder, cache, *overrides):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return build_training_run(
-            compose("train", ["experiment=smoke", *OPTIONS, f"run_dir={folder}", f"cache_dir={cache}", *overrides])
-        )
+    words = ["experiment=smoke", *OPTIONS, f"run_dir={folder}", f"cache_dir={cache}", *overrides]
+    return build_training_run(composed(*words))
 
 
 @pytest.fixture(scope="module")
@@ -315,9 +312,10 @@ def test_a_clock_that_jumps_back_changes_nothing(whole, tmp_path, cache_dir, mon
     assert newest_whole_state(tmp_path / "checkpoints") == newest
 
 
+@pytest.mark.thorough  # data/test_cache.py has two processes that want one folder
 def test_two_runs_fill_one_cache_at_once(tmp_path):
     options = [*OPTIONS, f"cache_dir={tmp_path / 'cache'}", "trainer.threads=1"]
-    processes = [killed_run.start(options, str(tmp_path / name)) for name in "ab"]
+    processes = [killed_run.start(options, str(tmp_path / name), pages=False) for name in "ab"]
     for process in processes:
         process.join(120)
     assert [process.exitcode for process in processes] == [0, 0]

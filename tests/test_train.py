@@ -7,7 +7,7 @@ import time
 
 import pandas as pd
 import pytest
-from conftest import ROOT, SHARED, needs_shared_data, run_program
+from conftest import SHARED, composed, needs_shared_data, run_program
 from sentence_transformers import CrossEncoder
 
 from crossrank.analysis.rerun import compared
@@ -69,13 +69,11 @@ def test_the_export_holds_what_makes_probabilities_of_its_scores(smoke_run):
 
 def test_the_exported_model_scores_as_the_best_step_did(smoke_run):
     """The evaluation's own rows, made again by sentence-transformers from the exported folder."""
-    from hydra import compose, initialize_config_dir
     from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
 
     from crossrank.config import build_training_run
 
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", ["experiment=smoke", f"cache_dir={smoke_run.cache}", "run_dir=nowhere"])
+    cfg = composed("experiment=smoke", f"cache_dir={smoke_run.cache}", "run_dir=nowhere")
     evaluator = build_training_run(cfg).evaluation.evaluators["held_out"]
     (task,) = evaluator.tasks
     samples = [
@@ -128,7 +126,8 @@ def test_a_sweep_goes_on_after_a_failure_says_what_failed_and_does_nothing_twice
     assert "Invalid learning rate" in (tmp_path / "report.html").read_text()
 
 
-@pytest.mark.parametrize("at_once", [1, pytest.param(2, marks=pytest.mark.thorough)])
+@pytest.mark.thorough  # test_crossrank_sweeps.py searches with a launcher that stands in for the jobs
+@pytest.mark.parametrize("at_once", [1, 2])
 def test_a_search_runs_its_jobs_and_reads_back_what_they_reached(at_once, tmp_path, cache_dir):
     """Two side by side too, of which W&B has a run each."""
     parallel = ["hydra/launcher=parallel", f"hydra.sweeper.at_once={at_once}"] if at_once > 1 else []
@@ -268,7 +267,7 @@ def test_the_mission_runs_on_local_files(tmp_path, cache_dir):
         "model.layers=4",
         "evaluators=[gooaq_dev,collection]",
         f"evaluators.collection.paths=[{','.join(folders)}]",
-        "evaluators.collection.rerank_k=20",
+        "evaluators.collection.rerank_k=10",
         "data.max_steps=4",
         "data.workers=2",
         "callbacks.evaluation.every_n_steps=2",

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import MINILM, ROOT
-from hydra import compose, initialize_config_dir
+from conftest import MINILM, composed
 
 from crossrank.callbacks.provenance import code_fingerprint
 from crossrank.config import build_training_run
@@ -40,14 +39,12 @@ def made(tmp_path_factory):
 
 
 def _composed(world, *overrides):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("train", [
-            "experiment=smoke", "source=pairs", "~source.packages", f"source.path={world}/pairs.jsonl",
-            "source.dev_size=5", "policy.drop_twins=true", f"model.tokenizer={world}/tokenizer", "logger=csv",
-            "data.max_steps=2",
-            "callbacks.evaluation.every_n_steps=1", "callbacks.checkpoint.every_n_steps=1",
-            f"run_dir={world}/run", f"cache_dir={world}/cache", *overrides,
-        ])  # fmt: skip
+    return composed(
+        "experiment=smoke", "source=pairs", "~source.packages", f"source.path={world}/pairs.jsonl",
+        "source.dev_size=5", "policy.drop_twins=true", f"model.tokenizer={world}/tokenizer", "logger=csv",
+        "data.max_steps=2", "callbacks.evaluation.every_n_steps=1", "callbacks.checkpoint.every_n_steps=1",
+        f"run_dir={world}/run", f"cache_dir={world}/cache", *overrides,
+    )  # fmt: skip
 
 
 @pytest.fixture

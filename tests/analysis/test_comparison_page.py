@@ -36,7 +36,7 @@ def test_a_difference_that_is_found_names_the_better_system_whichever_came_first
         row, names = numbers(found), ("b beats a", "a beats b")[pair[0] is better]
         low, high = sorted((abs(row.low), abs(row.high)))
         assert verdicts(found) == [
-            f"ndcg@10: {names} by {abs(row.difference):.4f} ({low:.4f} to {high:.4f}), p = {row.p_holm:.2g}"
+            f"ndcg@10: {names} by {abs(row.difference):.4f} [{low:.4f}, {high:.4f}], p = {row.p_holm:.2g}"
         ]
 
 
@@ -44,7 +44,7 @@ def test_a_difference_that_is_not_found_says_what_would_have_been():
     found = comparison([noisy(0, 0.5)], [noisy(1, 0.5)])
     row = numbers(found)
     assert verdicts(found) == [
-        f"ndcg@10: b and a are not told apart: {row.difference:+.4f} ({row.low:+.4f} to {row.high:+.4f}), "
+        f"ndcg@10: b and a are not told apart: {row.difference:+.4f} [{row.low:+.4f}, {row.high:+.4f}], "
         f"p = {row.p_holm:.2g}; with these 40 queries one test finds a difference of {row.detectable:.4f} 8 times in 10"
     ]
 
@@ -52,7 +52,7 @@ def test_a_difference_that_is_not_found_says_what_would_have_been():
 def test_equal_systems_have_nothing_to_detect():
     same = [noisy(0, 0.5)]
     assert verdicts(comparison(same, same)) == ["ndcg@10: b and a do not differ on any of the 40 queries"]
-    assert "| +0.0000 (+0.0000 to +0.0000) | 1 | 1 | 0/40/0 | - |" in as_markdown(comparison(same, same))
+    assert "| +0.0000 [+0.0000, +0.0000] | 1 | 1 | 0/40/0 | - |" in as_markdown(comparison(same, same))
 
 
 def test_the_level_of_confidence_decides():
@@ -65,7 +65,7 @@ def test_the_level_of_confidence_decides():
 
 def test_one_query_is_too_few_for_an_interval():
     verdict = verdicts(comparison([[[0.5]]], [[[0.75]]]))[0]
-    assert verdict == "ndcg@10: b and a are not told apart: +0.2500 (too few queries for an interval), p = 1"
+    assert verdict == "ndcg@10: b and a are not told apart: +0.2500 [too few queries], p = 1"
 
 
 @pytest.mark.parametrize(("centres", "seen"), [((0.2, 0.4, 0.9), "includes 0"), ((0.7, 0.71, 0.72), "excludes 0")])
@@ -74,10 +74,10 @@ def test_several_seeds_have_a_table_and_a_verdict_that_counts_them(centres, seen
     found = comparison([noisy(9, 0.3)], trained)
     row = numbers(found)
     assert f"b beats a by {row.difference:.4f}" in verdicts(found)[0]
-    assert verdicts(found)[0].endswith(f"{row.both_low:+.4f} to {row.both_high:+.4f}, which {seen}")
+    assert verdicts(found)[0].endswith(f"[{row.both_low:+.4f}, {row.both_high:+.4f}], which {seen}")
     turned = verdicts(comparison(trained, [noisy(9, 0.3)]))[0]
     assert "a beats b" in turned
-    assert turned.endswith(f"{row.both_low:+.4f} to {row.both_high:+.4f}, which {seen}")
+    assert turned.endswith(f"[{row.both_low:+.4f}, {row.both_high:+.4f}], which {seen}")
     page = as_markdown(found)
     assert "## Queries and seeds" in page
     assert f"| ndcg@10 | b | a | 3 and 1 | {row.query_se:.4f} | {row.seed_se:.4f} | {row.seed_sd:.4f} |" in page
@@ -89,7 +89,7 @@ def test_datasets_have_a_table_where_there_are_several():
     page = as_markdown(two)
     assert "Means are unweighted over 2 datasets." in page
     row = two.pairs.set_index("dataset").loc["d2"]
-    cells = f"{row.difference:+.4f} ({row.low:+.4f} to {row.high:+.4f}) | {row.wins}/{row.ties}/{row.losses}"
+    cells = f"{row.difference:+.4f} [{row.low:+.4f}, {row.high:+.4f}] | {row.wins}/{row.ties}/{row.losses}"
     assert f"| d2 | ndcg@10 | b | a | 40 | {cells} |" in page
     one = as_markdown(comparison([noisy(0, 0.3)], [noisy(2, 0.6)]))
     assert "By dataset" not in one
@@ -100,7 +100,7 @@ def test_every_mean_carries_its_interval():
     found = comparison([noisy(0, 0.3)], [noisy(1, 0.6)])
     systems = found.systems[found.systems["overall"]]
     for row in systems.itertuples():
-        cells = f"| {row.system} | 1 | 40 | {row.mean:.4f} ({row.low:.4f} to {row.high:.4f}) |"
+        cells = f"| {row.system} | 1 | 40 | {row.mean:.4f} [{row.low:.4f}, {row.high:.4f}] |"
         assert cells in as_markdown(found)
 
 

@@ -18,10 +18,10 @@ def test_markdown_is_of_the_numbers():
     assert page.startswith("## Where it fails: map\n\n### Helped most\n\n2 helped, 2 hurt, 2 unchanged")
     assert "| a | q1 | How high is K2? | 0.2500 to 1.0000 (+0.7500) | 4 to 1 | K2\\_is: HIGH | a second text |" in page
     assert "| 4-10 | 1 | 0 | 0 | 0 | 0 |" in page
-    assert f"| {RANK} | 4-10 | 1 | 1.0000 (too few queries) | +0.7500 (too few queries) |" in page
+    assert f"| {RANK} | 4-10 | 1 | 1.0000 [too few queries] | +0.7500 [too few queries] |" in page
     low, high = mean_interval([0.5, 0.0625], 0, 1)[1:]
     less, more = mean_interval([0.0, -0.4375], -1, 1)[1:]
-    assert f"| 2-3 | 2 | 0.2812 ({low:.4f} to {high:.4f}) | -0.2188 ({less:+.4f} to {more:+.4f}) |" in page
+    assert f"| 2-3 | 2 | 0.2812 [{low:.4f}, {high:.4f}] | -0.2188 [{less:+.4f}, {more:+.4f}] |" in page
 
 
 def with_text(text):

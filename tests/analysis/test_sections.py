@@ -8,7 +8,10 @@ from rich.console import Console
 
 from crossrank.analysis.sections import Section, escaped
 
-TEXTS = ["a | b", "x\\|y", "[red]z[/red]", "# no heading", "<b>&amp;", "`c` *d* _e_ ~~f~~ $g$"]
+TEXTS = [
+    "a | b", "x\\|y", "[red]z[/red]", "# no heading", "<b>&amp;", "`c` *d* _e_ ~~f~~ $g$", "[h](i)",
+    "0.5 [-0.25, +1.0]", "[0.1, 0.2](j)", "[k][0.1, 0.2]", "[0.1, 0.2]: l",
+]  # fmt: skip
 SECTION = Section("The title", "How to read it.", ("one", "two"), [(text, "2") for text in TEXTS])
 
 
@@ -31,3 +34,8 @@ def test_the_terminal_shows_the_texts_as_they_are():
 @pytest.mark.parametrize("text", ["two\nlines", "\x1b[31mred", "a\x85b"])
 def test_control_characters_are_spaces(text):
     assert not any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in escaped(text))
+
+
+@pytest.mark.parametrize("text", ["0.5040 [0.4582, 0.5516]", "-0.1 [-0.2000, +0.1000], p = 1", "1.0 [too few queries]"])
+def test_an_interval_is_written_as_it_is_read(text):
+    assert escaped(text) == text

@@ -102,6 +102,18 @@ def test_a_sweep_over_something_else_than_seeds_is_told(tmp_path, other, caplog)
     assert "its 2 trainings differ in more than the seed: lr" in caplog.text
 
 
+@pytest.mark.parametrize(("rates", "told"), [((1, 1), False), ((1, 2), True)])
+def test_evaluations_are_repetitions_if_the_trainings_of_their_rerankers_are(tmp_path, other, caplog, rates, told):
+    for i, rate in enumerate(rates):
+        run = tmp_path / f"run{i}"
+        run_of(run, {0: rows([0.5])}, 0, f"run_dir: {run}\noptimizer:\n  lr: {rate}\nseed: {i}\n")
+        evaluation = f"reranker: {run / 'export'}\nrun_dir: {run / 'evaluation'}\n"
+        run_of(run / "evaluation", {0: rows([0.5])}, 0, evaluation)
+    load_systems([f"{tmp_path / 'run0' / 'evaluation'},{tmp_path / 'run1' / 'evaluation'}", other])
+    assert ("differ in more than the seed: lr" in caplog.text) == told
+    assert "reranker" not in caplog.text
+
+
 def test_a_path_with_a_comma_that_is_there_is_one(tmp_path):
     run = run_of(tmp_path / "a,b", {0: rows([0.5])}, 0)
     assert trainings(run) == [run]

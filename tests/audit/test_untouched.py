@@ -131,10 +131,10 @@ def test_an_evaluation_goes_in_as_it_is_and_comes_out_as_markdown():
     assert f"| {' | '.join(HEADER)} |" in page
     values = evaluation.rows[evaluation.rows["metric"] == "map"].set_index("query_id")["value"]
     line = next(line for line in page.splitlines() if line.startswith("| a | map |"))
-    assert line.startswith(f"| a | map | 3 | 1 | {values.mean():.4f} \\[")
-    assert f"| {values[['q2', 'q3']].mean():.4f} \\[" in line
-    assert f"| {values['q1']:.4f} \\[too few queries\\] |" in line
-    assert f"| {values.mean() - values[['q2', 'q3']].mean():+.4f} \\[too few queries\\] |" in line
+    assert line.startswith(f"| a | map | 3 | 1 | {values.mean():.4f} [")
+    assert f"| {values[['q2', 'q3']].mean():.4f} [" in line
+    assert f"| {values['q1']:.4f} [too few queries] |" in line
+    assert f"| {values.mean() - values[['q2', 'q3']].mean():+.4f} [too few queries] |" in line
 
 
 def test_what_does_not_fit_is_refused():

@@ -19,7 +19,7 @@ LONG = [
 
 
 def start(folder, cache, *overrides):
-    return killed_run.start([*overrides, f"cache_dir={cache}"], str(folder))
+    return killed_run.start([*overrides, f"cache_dir={cache}"], str(folder), pages=False)
 
 
 def steps(folder):
@@ -29,8 +29,8 @@ def steps(folder):
 @pytest.mark.parametrize(
     ("overrides", "kept"),
     [
-        ([], [9, 8]),
-        (["callbacks.checkpoint.keep_last=1"], [9]),
+        pytest.param([], [9, 8], marks=pytest.mark.thorough),
+        pytest.param(["callbacks.checkpoint.keep_last=1"], [9], marks=pytest.mark.thorough),
         (["callbacks.checkpoint.keep_last=1", "callbacks.checkpoint.keep_every=4"], [9, 8, 4]),
     ],
 )

@@ -8,8 +8,7 @@ from types import SimpleNamespace
 import lightning.pytorch as pl
 import pytest
 import torch
-from conftest import ROOT, run_program
-from hydra import compose, initialize_config_dir
+from conftest import composed, run_program
 from lightning.pytorch.callbacks import ModelCheckpoint
 from test_health_metrics import scored
 from torch.utils.data import DataLoader
@@ -263,9 +262,7 @@ def test_the_smoke_experiment_logs_its_last_step_and_warns_of_nothing(smoke_run)
 
 
 def test_it_comes_before_the_evaluation_whose_best_weights_it_guards():
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", ["experiment=smoke", "run_dir=nowhere"])
-    order = list(build_training_run(cfg).callbacks)
+    order = list(build_training_run(composed("experiment=smoke", "run_dir=nowhere")).callbacks)
     assert order.index("health") < order.index("evaluation")
 
 

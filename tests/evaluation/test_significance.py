@@ -132,6 +132,16 @@ def test_equal_differences_have_a_stratified_interval_of_no_width():
     assert stratified_interval([[0.25] * 5, [0.1] * 3]) == pytest.approx((0.175, 0.175, 0.175), abs=1e-15)
 
 
+def test_an_interval_depends_on_the_numbers_alone_and_not_on_where_they_stand():
+    """Two reports of the same queries, in the order of a file and in that of ids, must not differ in a digit."""
+    draws = np.random.default_rng(8)
+    strata = [draws.random(50), draws.random(50), draws.random(30)]
+    moved = [draws.permutation(values) for values in strata]
+    expected = stratified_interval(strata)
+    for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
+        assert stratified_interval([moved[i] for i in order]) == pytest.approx(expected, abs=1e-15)
+
+
 def test_many_means_have_the_intervals_that_each_has_alone():
     draws = np.random.default_rng(2)
     strata = [draws.exponential(size=(20, 3)), draws.normal(size=(30, 3))]

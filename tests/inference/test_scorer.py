@@ -189,7 +189,7 @@ def test_truncated_says_which_pairs_the_tokenizer_cuts(model, encoder):
 
 def test_two_processes_share_the_work_and_both_have_the_scores_of_one(tmp_path):
     pairs = _pairs()
-    killed_run._server()  # which has imported torch
+    killed_run.serve()  # which has imported torch
     arguments = (str(tmp_path), 2, torch.get_num_threads(), pairs)
     torch.multiprocessing.start_processes(shared_scoring.score, arguments, nprocs=2, start_method="forkserver")
     expected = shared_scoring.scorer()(pairs)

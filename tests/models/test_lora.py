@@ -218,7 +218,7 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
 
 
 def test_without_peft_the_gate_names_the_extra(monkeypatch):
-    from test_configs import composed
+    from conftest import composed
 
     cfg = composed("experiment=smoke", "run_dir=nowhere", "adapter=lora")
     assert build_training_run(cfg).adapter == LoRA()

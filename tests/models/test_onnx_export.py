@@ -22,7 +22,7 @@ KINDS = {  # local attention reaches four tokens to either side
 }
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=["bert", pytest.param("modernbert", marks=pytest.mark.thorough)])
 def folder(request, tmp_path_factory):
     model = KINDS[request.param].build(5)
     with torch.random.fork_rng():

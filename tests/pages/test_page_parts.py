@@ -8,7 +8,7 @@ from crossrank.pages.page_parts import Cell, Chapter, Fold, Grid, Page, Plot, Te
     ("text", "expected"),
     [
         ("0.5040 [0.4582, 0.5516]", Cell("0.5040", "[0.4582, 0.5516]", 0.504)),
-        ("+0.0609 (+0.0196 to +0.1018)", Cell("+0.0609", "(+0.0196 to +0.1018)", 0.0609)),
+        ("+0.0609 (over 0.4432)", Cell("+0.0609", "(over 0.4432)", 0.0609)),
         ("-0.5 [too few queries]", Cell("-0.5", "[too few queries]", -0.5)),
         ("26,100", Cell("26,100", "", 26100.0)),
         ("1.5e-05", Cell("1.5e-05", "", 1.5e-5)),

@@ -32,7 +32,7 @@ def start(folder, cache, *overrides, processes=1, resumed=False, kill=None):
     for rank in range(processes):
         place = {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": str(processes),
                  "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)} if processes > 1 else {}  # fmt: skip
-        started.append(killed_run.start(given, str(folder), resumed, kill, dropout=0.0, place=place))
+        started.append(killed_run.start(given, str(folder), resumed, kill, 0.0, place, pages=False))
     return started
 
 
@@ -105,7 +105,7 @@ def test_two_killed_processes_go_on_bit_for_bit(two, tmp_path, cache_dir):
     assert logged(tmp_path, "train/loss") == logged(two, "train/loss")
 
 
-@pytest.mark.parametrize("told", [0, 1])
+@pytest.mark.parametrize("told", [pytest.param(0, marks=pytest.mark.thorough), 1])
 def test_whichever_process_is_told_to_stop_both_do_at_the_same_step(told, tmp_path, cache_dir):
     """The state is whole, so that it must hold what both did; the first process has the exit code."""
     started = start(tmp_path, cache_dir, "data.max_steps=2000", "callbacks.evaluation.every_n_steps=2000",
@@ -124,7 +124,7 @@ def test_whichever_process_is_told_to_stop_both_do_at_the_same_step(told, tmp_pa
     assert max(logged(tmp_path, "train/loss")) == state.step
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+@pytest.mark.parametrize(("before", "after"), [(2, 1), pytest.param(1, 2, marks=pytest.mark.thorough)])
 def test_a_run_goes_on_with_another_number_of_processes(before, after, one, tmp_path, cache_dir):
     """At the same pairs a step; one process takes them as two micro-batches, or at once."""
     split = {1: ["trainer.accumulate_grad_batches=2"], 2: []}

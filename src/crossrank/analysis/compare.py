@@ -137,7 +137,7 @@ def _difference(ours: Array, theirs: Array) -> Array:
 def _intervals(tables: list[Array], means: int, drawn: Resampling) -> Array:
     """Return mean, low and high of every column, [columns, 3]; no end leaves the range that the mean may have.
 
-    The first `means` columns are metrics, from 0 to 1, the others differences of two. All share the resamples.
+    The first `means` columns are metrics, from 0 to 1, the others differences of two.
     """
     lowest = np.where(np.arange(tables[0].shape[1]) < means, 0.0, -1.0)
     low, high = (np.clip(end, lowest, 1.0) for end in mean_intervals(tables, *drawn))

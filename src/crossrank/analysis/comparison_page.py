@@ -10,9 +10,10 @@ from rich.table import Table
 
 from crossrank.analysis.compare import Comparison
 from crossrank.analysis.sections import Section, escaped, one_line
+from crossrank.analysis.summary import shown
 from crossrank.errors import DataError
+from crossrank.evaluation.significance import Interval
 
-FEW = "too few queries for an interval"
 RESAMPLED = "The interval is a bootstrap over the queries of each dataset."
 
 
@@ -73,7 +74,7 @@ def _verdict(row: Any, comparison: Comparison) -> str:
     if not math.isnan(row.both_low):
         low, high = _turned(row.both_low, row.both_high, sign)
         seen = "includes" if low <= 0 <= high else "excludes"
-        found += f"; counting seeds too, the interval is {low:+.4f} to {high:+.4f}, which {seen} 0"
+        found += f"; counting seeds too, the interval is [{low:+.4f}, {high:+.4f}], which {seen} 0"
     return f"{row.metric}: {found}"
 
 
@@ -96,7 +97,7 @@ def _sections(comparison: Comparison) -> Iterator[Section]:
         header = ("metric", "system", "against", "trainings", "query se", "seed se", "seed sd", f"{percent}, both")
         cells = [
             (r.metric, r.system, r.against, f"{r.trainings:.0f} and {r.trainings_against:.0f}", f"{r.query_se:.4f}",
-             f"{r.seed_se:.4f}", f"{r.seed_sd:.4f}", f"{r.both_low:+.4f} to {r.both_high:+.4f}")
+             f"{r.seed_se:.4f}", f"{r.seed_sd:.4f}", f"[{r.both_low:+.4f}, {r.both_high:+.4f}]")
             for r in split.itertuples()
         ]  # fmt: skip
         yield Section("Queries and seeds", note, header, cells)
@@ -148,8 +149,7 @@ def _by_dataset(comparison: Comparison, percent: str) -> Section:
 
 
 def _ranged(mean: float, low: float, high: float, sign: str = "") -> str:
-    mean, low, high = (number + 0.0 for number in (mean, low, high))  # -0 becomes 0
-    return f"{mean:{sign}.4f} " + (f"({FEW})" if math.isnan(low) else f"({low:{sign}.4f} to {high:{sign}.4f})")
+    return shown(Interval(*(number + 0.0 for number in (mean, low, high))), sign)  # -0 becomes 0
 
 
 def _signed(mean: float, low: float, high: float) -> str:

@@ -1,6 +1,5 @@
 """Where a model fails, as a page and as tables for the terminal."""
 
-import math
 from collections.abc import Iterator
 
 from pandas import DataFrame
@@ -8,6 +7,8 @@ from rich.table import Table
 
 from crossrank.analysis.failures import Failures
 from crossrank.analysis.sections import Section, escaped
+from crossrank.analysis.summary import shown
+from crossrank.evaluation.significance import Interval
 
 
 def as_markdown(found: Failures) -> str:
@@ -32,7 +33,10 @@ def sections(found: Failures) -> Iterator[Section]:
     note = f"{counts.up} up, {counts.down} down, {counts.same} unmoved, {counts.absent} in neither list"
     cells = [[str(base), *map(str, row)] for base, *row in found.moves.itertuples()]
     yield Section("Rank of the first relevant document", note, ["first stage", *map(str, found.moves.columns)], cells)
-    cells = [[*r[:2], str(r[2]), _mean("", *r[3:6]), _mean("+", *r[6:])] for r in found.slices.itertuples(index=False)]
+    cells = [
+        [kind, bucket, str(queries), shown(Interval(*numbers[:3])), shown(Interval(*numbers[3:]), "+")]
+        for kind, bucket, queries, *numbers in found.slices.itertuples(index=False)
+    ]
     header = ["queries by", "bucket", "queries", f"{found.metric} (95 % interval)", "change (95 % interval)"]
     yield Section("Slices", "Change is over the first stage.", header, cells)
 
@@ -43,9 +47,3 @@ def _change_cells(table: DataFrame) -> list[list[str]]:
          f"{row.base_rank:.0f} to {row.first_rank:.0f}".replace("nan", "-"), row.relevant, row.other]
         for row in table.itertuples()
     ]  # fmt: skip
-
-
-def _mean(sign: str, mean: float, low: float, high: float) -> str:
-    numbers = [f"{number:{sign}.4f}" for number in (mean, low, high)]
-    interval = "too few queries" if math.isnan(low) else f"{numbers[1]} to {numbers[2]}"
-    return "-" if math.isnan(mean) else f"{numbers[0]} ({interval})"

@@ -1,6 +1,7 @@
 """A run's folder as tables."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -101,6 +102,16 @@ class RunFolder:
 def _together(files: Sequence[Path]) -> pd.DataFrame:
     tables = [pd.read_parquet(file) for file in files]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def settings(config: Path) -> set[str]:
+    """Return a config's lines without its own folder; of an evaluation also those of its reranker's training."""
+    text = config.read_text(encoding="utf-8", errors="replace")
+    folder, reranker = (re.search(rf"^{key}: (.+)$", text, re.MULTILINE) for key in ("run_dir", "reranker"))
+    lines = set((text.replace(folder[1], "") if folder else text).splitlines())
+    if reranker and (trained := Path(reranker[1]).parent / "config.yaml").is_file():
+        return lines - {reranker[0]} | settings(trained)
+    return lines
 
 
 def finished_runs(runs: Path) -> list[Path]:

@@ -9,7 +9,8 @@ from rich.table import Table as TerminalTable
 from rich.text import Text
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a terminal would obey them, and a line's end would end a table's row
-MARKDOWN = re.compile(r"([\\`*_\[\]~$|#])")
+INTERVAL = r"\[(?:[-+]?\d+\.\d+, [-+]?\d+\.\d+|too few queries)\](?![(\[:])"  # markdown makes no link of it
+MARKDOWN = re.compile(rf"({INTERVAL})|([\\`*_\[\]~$|#])")
 
 
 class Table(NamedTuple):
@@ -58,4 +59,5 @@ def one_line(text: str) -> str:
 
 def escaped(text: str) -> str:
     """Return a text such that markdown shows it as it is, in a cell of a table too."""
-    return MARKDOWN.sub(r"\\\1", one_line(text).replace("&", "&amp;").replace("<", "&lt;"))
+    harmless = one_line(text).replace("&", "&amp;").replace("<", "&lt;")
+    return MARKDOWN.sub(lambda found: found[1] or f"\\{found[2]}", harmless)

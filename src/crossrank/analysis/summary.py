@@ -133,7 +133,7 @@ def _intervals(strata: Sequence[npt.NDArray[np.float64]]) -> list[Interval]:
     known = ~np.isnan(means)
     low, high = np.full((2, len(means)), np.nan)
     if known.any():
-        low[known], high[known] = mean_intervals([table[:, known] for table in strata], resamples=10_000)
+        low[known], high[known] = mean_intervals([table[:, known] for table in strata])
     bounds = np.tile(RANGES, (len(means) // 6, 1))  # of few queries an interval may leave the metric's range
     low, high = np.maximum(low, bounds[:, 0]), np.minimum(high, bounds[:, 1])
     return [Interval(*map(float, values)) for values in zip(means, low, high, strict=True)]

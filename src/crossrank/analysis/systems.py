@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from pandas import DataFrame
 
-from crossrank.analysis.runs import RunFolder
+from crossrank.analysis.runs import RunFolder, settings
 from crossrank.errors import DataError
 from crossrank.evaluation import metric_names
 from crossrank.evaluation.formats import TREC_SUFFIXES, read_qrels, read_ranking
@@ -119,17 +119,12 @@ def _runs_within(folder: Path) -> list[str]:
 
 def _warn_of_configs(word: str) -> None:
     """Warn where the trainings of one system are no repetitions of each other, such as a sweep of learning rates."""
-    files = [file for file in (Path(member) / "config.yaml" for member in trainings(word)) if file.is_file()]
-    lines = [set(_without_folder(file.read_text(encoding="utf-8", errors="replace")).splitlines()) for file in files]
+    configs = (Path(member) / "config.yaml" for member in trainings(word))
+    lines = [settings(config) for config in configs if config.is_file()]
     differ = {line for one in lines for line in one if not all(line in other for other in lines)}
     keys = {line.partition(":")[0].strip(" -") for line in differ}
     if other := sorted(keys - {"seed"}):
-        log.warning("%s: its %d trainings differ in more than the seed: %s", word, len(files), ", ".join(other))
-
-
-def _without_folder(config: str) -> str:
-    found = re.search(r"^run_dir: (.+)$", config, re.MULTILINE)
-    return config.replace(found[1], "") if found else config
+        log.warning("%s: its %d trainings differ in more than the seed: %s", word, len(lines), ", ".join(other))
 
 
 def stored_rows(folder: Path) -> DataFrame | None:
@@ -245,6 +240,4 @@ def _first_stage(loaded: list[tuple[DataFrame, ...]]) -> DataFrame:
     for table in (tables[0] for tables in loaded):
         if not (ranked := table.dropna(subset=["base_value"])).empty:
             return ranked.assign(value=ranked["base_value"])
-    raise DataError(
-        f"{FIRST_STAGE}: no other system has values of a first stage; name a run or a folder of evaluations"
-    )
+    raise DataError(f"{FIRST_STAGE}: no other system has values of a first stage; name a run or an evaluation")

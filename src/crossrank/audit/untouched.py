@@ -138,6 +138,6 @@ def _intervals(strata: Sequence[Table], lowest: float) -> list[Interval]:
     known = ~np.isnan(means)
     low, high = np.full((2, len(means)), np.nan)
     if known.any():
-        low[known], high[known] = mean_intervals([table[:, known] for table in strata], resamples=10_000)
+        low[known], high[known] = mean_intervals([table[:, known] for table in strata])
     low, high = np.maximum(low, lowest), np.minimum(high, 1)
     return [Interval(*map(float, values)) for values in zip(means, low, high, strict=True)]

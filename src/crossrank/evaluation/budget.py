@@ -77,7 +77,7 @@ def depth_curve(tasks: Sequence[RerankingTask], scores: pd.DataFrame, depths: Se
     tables = {t.name: np.stack([depth_metrics(t, scores, depth).ndcg for depth in depths], axis=1) for t in tasks}
     frames = []
     for name, strata in [*((name, [table]) for name, table in tables.items()), ("mean", list(tables.values()))]:
-        low, high = mean_intervals(strata, resamples=10_000)
+        low, high = mean_intervals(strata)
         value = np.mean([table.mean(axis=0) for table in strata], axis=0)
         frames.append(
             pd.DataFrame({"dataset": name, "depth": depths, "metric": metric, "value": value, "low": low, "high": high})

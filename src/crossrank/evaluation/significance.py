@@ -75,12 +75,11 @@ def mean_interval(values: npt.ArrayLike, lowest: float, highest: float) -> Inter
 
 
 def mean_intervals(
-    values: Strata, confidence: float = 0.95, resamples: int = 2_000, seed: int = 0
+    values: Strata, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> tuple[Array, Array]:
     """Return the lower and the upper ends, each [columns], of the `stratified_interval` of every column's mean.
 
-    `values` are strata of [queries, columns], whose columns share the resamples. All ends are NaN where a dataset has
-    fewer than two queries.
+    `values` are strata of [queries, columns]. All ends are NaN where a dataset has fewer than two queries.
     """
     datasets = _checked(values, 2, 0, confidence)
     if min(map(len, datasets)) < 2:
@@ -223,13 +222,18 @@ def _blocks(resamples: int, width: int) -> list[int]:
 
 
 def _deviations(datasets: list[Array], resamples: int, seed: int) -> Array:
-    """Return how far each resample's mean is from the mean, widened within the datasets, [resamples, columns]."""
+    """Return how far each resample's mean is from the mean, widened within the datasets, [resamples, columns].
+
+    Resampling does not ask in what order values or datasets stand, so each column is put in an order of its own: equal
+    numbers have equal intervals, to the last digit, whoever asks for them and in whatever company.
+    """
     generator = np.random.default_rng(seed)
     deviations = np.zeros((resamples, datasets[0].shape[1]))
-    for values in datasets:
-        n = len(values)
-        centred = (values - values.mean(axis=0)) / (len(datasets) * np.sqrt(n * (n - 1)))
-        deviations += np.concatenate([_counts(generator, rows, n) @ centred for rows in _blocks(resamples, n)])
+    for n in sorted(set(map(len, datasets))):
+        alike = np.sort([values for values in datasets if len(values) == n], axis=1)
+        for values in np.take_along_axis(alike, alike.mean(axis=1, keepdims=True).argsort(axis=0), axis=0):
+            centred = (values - values.mean(axis=0)) / (len(datasets) * np.sqrt(n * (n - 1)))
+            deviations += np.concatenate([_counts(generator, rows, n) @ centred for rows in _blocks(resamples, n)])
     return deviations
 
 
