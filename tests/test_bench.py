@@ -263,7 +263,7 @@ def test_every_recipe_trains_on_as_many_pairs(name):
 
 
 def test_the_best_recipe_has_an_experiment_that_trains_as_its_cell_did():
-    words = recipes.settings(recipes.CELLS["lambda_loss, bm25 margin"], seed=12, steps=85)
+    words = recipes.settings(recipes.CELLS["listnet, bm25 margin"], seed=12, steps=85)
     cell = composed("experiment=qa_mix", "run_dir=nowhere", f"source.limit={cells.PAIRS}", *words)
     best = composed("experiment=qa_mix_best", "run_dir=nowhere")
     for cfg in (cell, best):

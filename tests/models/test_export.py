@@ -1,6 +1,7 @@
 """What is exported must score the same elsewhere: under transformers and sentence-transformers, padded."""
 
 import copy
+import inspect
 import json
 
 import numpy as np
@@ -175,6 +176,31 @@ def test_a_server_finds_what_it_needs_to_know(kind, encoder, tmp_path):
     lengths = json.loads((folder / "sentence_bert_config.json").read_text())
     assert lengths["max_seq_length"] == encoder.max_length < config["max_position_embeddings"]
     assert Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size() == config["vocab_size"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_server_that_knows_no_more_than_the_tokenizers_file_scores_the_same(kind, encoder, tmp_path):
+    """As text-embeddings-inference makes tokens (core/src/tokenization.rs) and its Python backend a padded batch."""
+    model, encoder = _model(kind, encoder)
+    folder = export(model, encoder, tmp_path / "model")
+    config, lengths = (json.loads((folder / name).read_text()) for name in ("config.json", "sentence_bert_config.json"))
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(lengths["max_seq_length"], strategy="longest_first", direction="right")
+    encoded = [tokenizer.encode(*pair) for pair in PAIRS]
+    first = config["pad_token_id"] + 1 if kind == "roberta" else 0
+    inputs = torch.zeros((4, len(PAIRS), max(map(len, encoded))), dtype=torch.int32)
+    for i, pair in enumerate(encoded):
+        rows = (pair.ids, pair.type_ids, range(first, first + len(pair)), pair.attention_mask)
+        inputs[:, i, : len(pair)] = torch.tensor([*map(list, rows)])
+    classifier = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    names = ("input_ids", "token_type_ids", "position_ids", "attention_mask")
+    known = inspect.signature(classifier.forward).parameters
+    given = {name: rows for name, rows in zip(names, inputs, strict=True) if name in known}
+    with torch.inference_mode():
+        found = classifier(**given).logits[:, 0].numpy()
+    model.classifier.set_attn_implementation("sdpa")
+    np.testing.assert_allclose(found, _scores_of_transformers(model.classifier, encoder.tokenizer), atol=1e-5, rtol=0)
 
 
 def test_what_a_check_refuses_lies_beside_and_nothing_is_replaced(encoder, tmp_path):
