@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 
 from bench import table
@@ -10,15 +11,22 @@ from bench.all import CELLS, run
 ALLOWED = 0.15  # of the committed ratio
 
 
-def fallen(before: list[dict], now: list[dict]) -> list[str]:
-    """Return a sentence for each cell whose ratio of medians is more than 15 % below the committed one."""
+def beside(before: list[dict], now: list[dict]) -> list[tuple[str, bool]]:
+    """Return a sentence for each cell, and whether its ratio of medians is more than 15 % below the committed one."""
     committed = {table._key(entry): entry["ratio"] for entry in before}
-    return [
-        f"{' '.join(table._key(entry))}: {entry['ratio']:.2f} x the peer's speed, the table has "
-        f"{committed[table._key(entry)]:.2f}"
-        for entry in now
-        if table._key(entry) in committed and entry["ratio"] < (1 - ALLOWED) * committed[table._key(entry)]
-    ]
+    found = []
+    for entry in now:
+        key = table._key(entry)
+        known = committed.get(key, math.nan)
+        told = "the table has none" if math.isnan(known) else f"the table has {known:.2f}"
+        sentence = f"{' '.join(key)}: {entry['ratio']:.2f} x the peer's speed, {told}"
+        found.append((sentence, entry["ratio"] < (1 - ALLOWED) * known))
+    return found
+
+
+def fallen(before: list[dict], now: list[dict]) -> list[str]:
+    """Return the sentences of the cells that fell."""
+    return [sentence for sentence, fell in beside(before, now) if fell]
 
 
 def main() -> None:
@@ -30,8 +38,8 @@ def main() -> None:
         raise SystemExit("bench/results.json holds nothing to compare with; run make bench first")
     now = []
     for cell in CELLS:
-        print("python -m", *cell, flush=True)
         now.append(json.loads(run([*cell, "--model", options.model, "--dry"])))
+        print(beside(before, now[-1:])[0][0], flush=True)
     names = fallen(before, now)
     print("\n".join(names) or f"none of {len(now)} ratios fell by more than {ALLOWED:.0%}")
     sys.exit(bool(names))

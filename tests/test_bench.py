@@ -200,6 +200,8 @@ def test_the_guard_names_what_fell_by_more_than_15_percent():
     ]
     before = [ENTRY, ENTRY | {"cell": "score"}]
     assert check.fallen(before, now) == ["minilm score fp32 qa-mix: 2.54 x the peer's speed, the table has 3.00"]
+    new = "minilm new fp32 qa-mix: 0.10 x the peer's speed, the table has none"
+    assert check.beside(before, now)[2] == (new, False)
 
 
 def test_the_committed_table_is_that_of_the_committed_results():
