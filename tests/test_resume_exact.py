@@ -150,6 +150,7 @@ def test_a_run_that_is_killed_at_random_ends_as_one_that_never_stopped(seed, who
     assert steps == [1, 3, 6, 9, 12, STEPS]  # no gap and no step twice
 
 
+@pytest.mark.thorough
 def test_a_run_that_is_killed_again_and_again(whole, tmp_path, cache_dir):
     assert train(tmp_path, cache_dir, kill=("micro-batch", 6)) == -signal.SIGKILL
     for kill in (("micro-batch", 2), ("evaluation", 1), ("micro-batch", 5)):

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 
+import pytest
 from conftest import run_program
 
 
@@ -32,6 +33,7 @@ def test_one_line_says_where_it_is_and_how_to_see_it(tracked_run):
     )
 
 
+@pytest.mark.thorough  # of W&B the same is always tested
 def test_a_run_that_goes_on_is_the_same_run_and_another_of_its_name_is_not(tmp_path, cache_dir):
     place = [f"cache_dir={cache_dir}", f"logger.trackio.folder={tmp_path / 'trackio'}"]
     words = ["src.train", "experiment=smoke", "logger=trackio", "~callbacks.evaluation", *place]
