@@ -61,7 +61,7 @@ def serve():
 def train(overrides, run_dir, resumed=False, kill=None, dropout=0.2, place=None, pages=True):
     """Train; `kill` is (point, n) or (point, n, seconds), `place` what tells a process of several its rank.
 
-    Without `pages` what a run ends with for people to read, and the check of its export, are left out: a third of it.
+    Without `pages` what a run ends with for people to read, and the check of its export, are left out: a fifth of it.
     """
     os.environ.update(place or {})
     multiprocessing.set_start_method("fork", force=True)  # as in a program: workers of a forkserver would be slow

@@ -114,6 +114,14 @@ def test_evaluations_are_repetitions_if_the_trainings_of_their_rerankers_are(tmp
     assert "reranker" not in caplog.text
 
 
+def test_an_evaluation_may_lie_around_the_model_that_it_is_of(tmp_path, other, caplog):
+    folders = [tmp_path / name for name in "ab"]
+    for folder in folders:
+        run_of(folder, {0: rows([0.5])}, 0, f"reranker: {folder / 'export'}\nrun_dir: {folder}\n")
+    load_systems([",".join(map(str, folders)), other])
+    assert "differ in more" not in caplog.text
+
+
 def test_a_path_with_a_comma_that_is_there_is_one(tmp_path):
     run = run_of(tmp_path / "a,b", {0: rows([0.5])}, 0)
     assert trainings(run) == [run]

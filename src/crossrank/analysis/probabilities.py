@@ -69,7 +69,7 @@ def calibration_findings(scores: pd.DataFrame, calibration: Calibration) -> Cali
     logits, relevant, queries = _candidates(scores)
     if not 0 < relevant.sum() < len(relevant):
         return None
-    bias = f"{calibration.bias:+.4f}".replace("+", "+ ").replace("-", "- ")
+    bias = f"{'-' if calibration.bias < 0 else '+'} {abs(calibration.bias):.4f}"
     note = (
         f"p = sigmoid((logit - {calibration.shift:.4f}) / {calibration.temperature:.4f} {bias}): "
         f"pos_weight undone, the rest fitted on these {len(logits):,} candidates of {len(np.unique(queries)):,} "

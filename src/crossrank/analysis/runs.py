@@ -106,12 +106,16 @@ def _together(files: Sequence[Path]) -> pd.DataFrame:
 
 def settings(config: Path) -> set[str]:
     """Return a config's lines without its own folder; of an evaluation also those of its reranker's training."""
+    lines = _lines(config)
+    reranker = next((line for line in lines if line.startswith("reranker: ")), "")
+    trained = Path(reranker.removeprefix("reranker: ")).parent / "config.yaml"
+    return lines - {reranker} | _lines(trained) if reranker and trained.is_file() else lines
+
+
+def _lines(config: Path) -> set[str]:
     text = config.read_text(encoding="utf-8", errors="replace")
-    folder, reranker = (re.search(rf"^{key}: (.+)$", text, re.MULTILINE) for key in ("run_dir", "reranker"))
-    lines = set((text.replace(folder[1], "") if folder else text).splitlines())
-    if reranker and (trained := Path(reranker[1]).parent / "config.yaml").is_file():
-        return lines - {reranker[0]} | settings(trained)
-    return lines
+    folder = re.search(r"^run_dir: (.+)$", text, re.MULTILINE)
+    return set((text.replace(folder[1], "") if folder else text).splitlines())
 
 
 def finished_runs(runs: Path) -> list[Path]:
