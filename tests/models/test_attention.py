@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from crossrank.errors import ModelError
-from crossrank.models.attention import PACKED, _cuda_attention, attend, packed_attention
+from crossrank.models.attention import PACKED, _cuda_attention, _Rotated, attend, packed_attention
 
 LENGTHS = (1, 7, 40, 9, 8, 33)
 HEADS, WIDTH, HALF_WINDOW = 2, 16, 8
@@ -81,3 +81,35 @@ def test_a_window_with_first_tokens_alone_is_refused_on_cuda():
     q, k, v = _qkv(dtype=torch.bfloat16)
     with pytest.raises(ModelError, match="counted from the sequence's end"):
         _cuda_attention(torch.stack([k, v], 1), _offsets(), 40, HALF_WINDOW, 0.3, None, q[: len(LENGTHS)])
+
+
+def _angles(tokens):
+    angles = torch.rand(tokens, WIDTH // 2, generator=torch.Generator().manual_seed(5)).repeat(1, 2) * 6
+    return angles.cos(), angles.sin()
+
+
+@pytest.mark.parametrize("parts", [3, 2])  # with queries, or keys and values alone
+def test_turned_parts_have_the_gradient_of_a_product_of_complex_numbers(parts):
+    joint = torch.stack(_qkv(), 1)[:5, :parts].detach().double().requires_grad_()
+    cos, sin = (angle.double() for angle in _angles(5))
+    half = WIDTH // 2
+    turn = torch.complex(cos, sin)[:, None, None, :half]
+    turned = torch.complex(joint[:, :-1, :, :half], joint[:, :-1, :, half:]) * turn
+    expected = [*torch.cat([turned.real, turned.imag], -1).unbind(1), joint[:, -1]]
+    found = _Rotated.apply(joint, cos, sin)
+    weights = [torch.rand_like(x) for x in expected]
+    gradients = [torch.autograd.grad(side, joint, weights)[0] for side in (found, expected)]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(*gradients)
+    assert torch.autograd.gradcheck(lambda x: _Rotated.apply(x, cos, sin), joint)
+
+
+def test_a_turned_gradient_is_rounded_once():
+    joint = torch.stack(_qkv(dtype=torch.bfloat16), 1).detach().requires_grad_()
+    cos, sin = _angles(len(joint))
+    weights = [torch.randn_like(joint[:, 0]) for _ in range(3)]
+    (found,) = torch.autograd.grad(_Rotated.apply(joint, cos, sin), joint, weights)
+    exact = joint.detach().float().requires_grad_()
+    (expected,) = torch.autograd.grad(_Rotated.apply(exact, cos, sin), exact, [w.float() for w in weights])
+    assert torch.equal(found, expected.bfloat16())

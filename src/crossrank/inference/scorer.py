@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +84,7 @@ class PairScorer:
         self._tokenise(pairs)
         lengths = np.fromiter((self._length(pair) for pair in pairs), np.int64, len(pairs))
         order = np.argsort(-lengths, kind="stable")
-        scores = torch.zeros(len(pairs))
+        scores, scored = torch.zeros(len(pairs)), []
         modes = {module: module.training for module in self.model.modules()}
         self.model.eval()
         device = next(self.model.parameters()).device
@@ -96,20 +97,24 @@ class PairScorer:
                 progress("scoring pairs", len(pairs)) as advance,
             ):  # fmt: skip
                 for chosen in batches:
-                    scores[torch.from_numpy(chosen)] = self._score([pairs[i] for i in chosen], device)
+                    scored.append(self._score([pairs[i] for i in chosen], device))
                     advance(len(chosen))
         finally:
             for module, training in modes.items():
                 module.training = training
+        if batches:
+            scores[torch.from_numpy(np.concatenate(batches))] = torch.cat(scored).cpu()
         return _gathered(scores, device) if processes > 1 else scores.numpy()
 
     def _precision(self, device: str) -> torch.autocast:
         return torch.autocast(device, dtype=self.autocast, enabled=bool(self.autocast))
 
     def _score(self, pairs: Sequence[tuple[str, str]], device: torch.device) -> torch.Tensor:
+        """Return logits on the device; the host does not wait for them and collates the next batch meanwhile."""
         batch = collate(self.encoder, [(self._tokens[q], self._tokens[d]) for q, d in pairs])
-        logits: torch.Tensor = self.model(batch.to(device))
-        return logits.cpu()
+        if device.type == "cuda":
+            batch = batch.pin_memory()
+        return cast(torch.Tensor, self.model(batch.to(device, non_blocking=True)))
 
     def _tokenise(self, pairs: Sequence[tuple[str, str]]) -> None:
         new = list({text: None for pair in pairs for text in pair if text not in self._tokens})

@@ -100,10 +100,8 @@ def _cuda_attention(
         )
     if first is not None and window is not None:
         raise ModelError("with queries of first tokens only, CUDA's windows would be counted from the sequence's end")
-    *turned, v = joint.unbind(1)
-    if rotation:
-        turned = list(rotate(joint[:, :-1], *rotation).unbind(1))
-    q, k = turned if first is None else (first, *turned)
+    parts = _Rotated.apply(joint, *rotation) if rotation else joint.unbind(1)  # type: ignore[no-untyped-call]
+    q, k, v = parts if first is None else (first, *parts)
     of_queries, longest_query = offsets, longest
     if first is not None:
         of_queries, longest_query = torch.arange(len(first) + 1, dtype=torch.int32, device=joint.device), 1
@@ -111,6 +109,26 @@ def _cuda_attention(
     return cast(
         Tensor, varlen_attn(q, k, v, of_queries, offsets, longest_query, longest, scale=scale, window_size=sides)
     )
+
+
+class _Rotated(torch.autograd.Function):
+    """Splits `joint` and turns all but its values; backwards it turns the other way.
+
+    As one step of autograd's, whose own would fill a tensor with zeros for every half that is sliced, and round each
+    half's gradient to bfloat16 before they are added.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, joint: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(cos, sin)
+        return (*rotate(joint[:, :-1], cos, sin).unbind(1), joint[:, -1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        cos, sin = ctx.saved_tensors
+        *of_turned, of_values = grads
+        turned_back = rotate(torch.stack(of_turned, dim=1), cos, -sin)
+        return torch.cat([turned_back, of_values[:, None]], dim=1), None, None
 
 
 # Registered without a mask function: transformers then builds no mask at all for it.
