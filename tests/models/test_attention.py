@@ -85,7 +85,8 @@ def test_a_window_with_first_tokens_alone_is_refused_on_cuda():
 
 def _angles(tokens):
     angles = torch.rand(tokens, WIDTH // 2, generator=torch.Generator().manual_seed(5)).repeat(1, 2) * 6
-    return angles.cos(), angles.sin()
+    left, right = angles.sin().chunk(2, dim=1)
+    return angles.cos(), torch.cat([-left, right], dim=1)
 
 
 @pytest.mark.parametrize("parts", [3, 2])  # with queries, or keys and values alone
@@ -93,7 +94,7 @@ def test_turned_parts_have_the_gradient_of_a_product_of_complex_numbers(parts):
     joint = torch.stack(_qkv(), 1)[:5, :parts].detach().double().requires_grad_()
     cos, sin = (angle.double() for angle in _angles(5))
     half = WIDTH // 2
-    turn = torch.complex(cos, sin)[:, None, None, :half]
+    turn = torch.complex(cos, sin)[:, None, None, half:]
     turned = torch.complex(joint[:, :-1, :, :half], joint[:, :-1, :, half:]) * turn
     expected = [*torch.cat([turned.real, turned.imag], -1).unbind(1), joint[:, -1]]
     found = _Rotated.apply(joint, cos, sin)

@@ -26,13 +26,18 @@ def _first(dtype=torch.float32):
 def _angles():
     position = torch.cat([torch.arange(length) for length in LENGTHS])
     angles = position[:, None] * torch.tensor([1.0, 0.5, 0.1, 0.05, 0.02, 0.01, 0.005, 0.001]).repeat(2)
-    return angles.cos(), angles.sin()
+    return angles.cos(), _signed(angles.sin())
+
+
+def _signed(sin):
+    left, right = sin.chunk(2, dim=-1)
+    return torch.cat([-left, right], dim=-1)
 
 
 def _turned(x, cos, sin):
     """The rotation as complex numbers: (i, i + half) is real and imaginary part."""
     half = x.shape[-1] // 2
-    turned = torch.complex(x[..., :half], x[..., half:]) * torch.complex(cos, sin)[:, None, :half]
+    turned = torch.complex(x[..., :half], x[..., half:]) * torch.complex(cos, sin)[:, None, half:]
     return torch.cat([turned.real, turned.imag], -1)
 
 
@@ -141,12 +146,13 @@ def test_no_sequence_sees_its_neighbours(grad):
     assert changed.sum() == 40
 
 
-def test_a_rotation_turns_pairs_of_coordinates_and_keeps_the_dtype():
-    """By a quarter: (x, y) becomes (-y, x)."""
+def test_a_rotation_turns_pairs_of_coordinates_in_float32():
+    """By a quarter: (x, y) becomes (-y, x), and back."""
     x = torch.tensor([[[1.0, 2.0, 3.0, 4.0]]], dtype=torch.bfloat16)
-    quarter = rotate(x, torch.zeros(1, 4), torch.ones(1, 4))
-    assert quarter.tolist() == [[[-3, -4, 1, 2]]]
-    assert quarter.dtype == torch.bfloat16
+    cos, sin = torch.zeros(1, 4), _signed(torch.ones(1, 4))
+    assert rotate(x, cos, sin).tolist() == [[[-3, -4, 1, 2]]]
+    assert rotate(x, cos, sin, back=True).tolist() == [[[3, 4, -1, -2]]]
+    assert rotate(x, cos, sin).dtype == torch.float32
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -156,8 +162,8 @@ def test_turning_by_blocks_is_rotating(dtype, in_place):
     tokens = 2 * TURNED_AT_ONCE + 5
     joint = torch.randn(tokens, 3, 2, 8, generator=generator).to(dtype)
     angle = torch.randn(tokens, 4, generator=generator).repeat(1, 2)  # both halves alike
-    x, cos, sin = joint[:, :-1], angle.cos(), angle.sin()
-    expected, values = rotate(x, cos, sin), joint[:, -1].clone()
+    x, cos, sin = joint[:, :-1], angle.cos(), _signed(angle.sin())
+    expected, values = rotate(x, cos, sin).to(dtype), joint[:, -1].clone()
     turned = turn(x, cos, sin, out=x if in_place else torch.empty_like(x))
     torch.testing.assert_close(turned, expected, atol=1e-6 if dtype == torch.float32 else 2e-2, rtol=0)
     assert torch.equal(joint[:, -1], values)

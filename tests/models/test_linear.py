@@ -5,9 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 from crossrank.errors import ModelError
-from crossrank.models.linear import linear, prepared_weights
+from crossrank.models.linear import linear, prepared_weights, weights_cast_together
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
@@ -100,3 +101,31 @@ def test_without_onednn_it_is_torchs(layers, monkeypatch):
     monkeypatch.setattr(torch._C, "_has_mkldnn", False)
     with torch.inference_mode(), prepared_weights():
         torch.testing.assert_close(linear(x, *layers).double(), _expected(x, layers, gelu=False), atol=1e-5, rtol=0.01)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_weights_that_are_cast_together_learn_what_autocast_teaches(layers, frozen, recomputed):
+    inner, outer = nn.ModuleList(layers), nn.Linear(48, 3, bias=False)
+    inner.append(outer)
+    layers[1].weight.requires_grad_(not frozen)
+    x = torch.randn(33, 24, generator=torch.Generator().manual_seed(1))
+
+    def forward(x):
+        return linear(linear(x, *layers, gelu=True), outer)
+
+    def together(x):
+        with weights_cast_together(inner, torch.bfloat16):
+            return forward(x)
+
+    sides = []
+    for way in (forward, together):
+        inner.zero_grad()
+        leaf = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            y = checkpoint(way, leaf, use_reentrant=False) if recomputed else way(leaf)
+            y.float().square().sum().backward()
+        sides.append([y.detach(), leaf.grad, *(p.grad for p in inner.parameters())])
+    assert [None if a is None else a.dtype for a in sides[0]] == [None if b is None else b.dtype for b in sides[1]]
+    assert all(a is b is None or torch.equal(a, b) for a, b in zip(*sides, strict=True))
+    assert sum(a is None for a in sides[0]) == frozen

@@ -15,7 +15,9 @@ from crossrank.models.cpu_attention import cpu_attention, rotate
 
 PACKED = "crossrank_packed"
 
-Rotation = tuple[Tensor, Tensor]  # cos and sin of each token, float32 [tokens, width], both halves alike
+# cos and sin of each token's angles, float32 [tokens, width], both halves alike but for the sign of the sin: a turned
+# x[i] is x[i] cos[i] + x[i + half] sin[i], where i + half goes on from the start
+Rotation = tuple[Tensor, Tensor]
 
 
 def attend(
@@ -121,14 +123,14 @@ class _Rotated(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, joint: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(cos, sin)
-        return (*rotate(joint[:, :-1], cos, sin).unbind(1), joint[:, -1])
+        return (*rotate(joint[:, :-1], cos, sin).to(joint.dtype).unbind(1), joint[:, -1])
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        cos, sin = ctx.saved_tensors
-        *of_turned, of_values = grads
-        turned_back = rotate(torch.stack(of_turned, dim=1), cos, -sin)
-        return torch.cat([turned_back, of_values[:, None]], dim=1), None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        d_joint = torch.stack(grads, dim=1)
+        turned, (cos, sin) = d_joint[:, :-1], ctx.saved_tensors
+        turned.copy_(rotate(turned, cos, sin, back=True))
+        return d_joint, None, None
 
 
 # Registered without a mask function: transformers then builds no mask at all for it.

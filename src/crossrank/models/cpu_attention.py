@@ -39,20 +39,16 @@ def cpu_attention(
         return cast(Tensor, out)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, back: bool = False) -> Tensor:
     """Turn the pairs (i, i + half) of the last dimension of x [tokens, ..., heads, width] by each token's angle.
 
-    It computes in float32 and returns x's dtype. Source: rotary position embeddings, arXiv 2104.09864, in the layout
-    of transformers' `apply_rotary_pos_emb`.
+    `cos` and `sin` are those of `crossrank.models.attention.Rotation`. It computes and returns float32, or more where
+    x is more. Source: rotary position embeddings, arXiv 2104.09864, in the layout of transformers'
+    `apply_rotary_pos_emb`.
     """
     shape = (len(x), *(1,) * (x.dim() - 2), x.shape[-1])
-    cos, sin = cos.view(shape), sin.view(shape)
-    half = x.shape[-1] // 2
-    left, right = x[..., :half], x[..., half:]
-    turned = x * cos
-    return torch.cat(
-        [turned[..., :half] - right * sin[..., :half], turned[..., half:] + left * sin[..., half:]], dim=-1
-    ).to(x.dtype)
+    others = x.roll(x.shape[-1] // 2, -1)
+    return torch.addcmul(x * cos.view(shape), others, sin.view(shape), value=-1 if back else 1)
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> Tensor:
@@ -61,7 +57,7 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> Tensor:
     It goes by blocks of tokens whose float32 values stay in the processor's cache.
     """
     half = x.shape[-1] // 2
-    angles = (angle[:, None, None, :half] for angle in (cos, sin))
+    angles = (angle[:, None, None, half:] for angle in (cos, sin))
     for block, target, c, s in zip(*(torch.split(y, TURNED_AT_ONCE) for y in (x, out, *angles)), strict=True):
         left, right = block.float().chunk(2, dim=-1)
         turned = torch.empty_like(block, dtype=torch.float32, memory_format=torch.contiguous_format)

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from crossrank.data.batch import PairBatch
 from crossrank.models.attention import Rotation, attend, refuse_dropout
-from crossrank.models.linear import joined, linear, plain
+from crossrank.models.linear import joined, linear, plain, weights_cast_together
 
 
 def bert_hidden(classifier: Any, batch: PairBatch, recompute: bool = False) -> tuple[Tensor, Tensor]:
@@ -100,8 +100,9 @@ def _modernbert_layer(layer: Any, hidden: Tensor, batch: PairBatch, rotation: Ro
 
 
 def _rotation(model: Any, hidden: Tensor, batch: PairBatch, kind: str) -> Rotation:
-    cos, sin = model.rotary_emb(hidden.float(), batch.position_ids[None], kind)
-    return cos[0], sin[0]
+    cos, sin = (x[0] for x in model.rotary_emb(hidden.float(), batch.position_ids[None], kind))
+    left, right = sin.chunk(2, dim=-1)
+    return cos, torch.cat([-left, right], dim=-1)
 
 
 def _as_product_input(x: Tensor) -> Tensor:
@@ -119,10 +120,18 @@ def _one_each(batch: PairBatch) -> Tensor:
     return torch.arange(len(batch.offsets), dtype=torch.int32, device=batch.offsets.device)
 
 
-def _run(layer: Callable[..., Tensor], recompute: bool, *inputs: Any) -> Tensor:
+def _run(forward: Callable[..., Tensor], recompute: bool, *inputs: Any) -> Tensor:
     if recompute and torch.is_grad_enabled():
-        return cast(Tensor, checkpoint(layer, *inputs, use_reentrant=False))
-    return layer(*inputs)
+        return cast(Tensor, checkpoint(_layer, forward, *inputs, use_reentrant=False))
+    return _layer(forward, *inputs)
+
+
+def _layer(forward: Callable[..., Tensor], layer: Any, hidden: Tensor, *others: Any) -> Tensor:
+    learns = hidden.is_cuda and torch.is_grad_enabled() and torch.is_autocast_enabled("cuda")
+    if not learns or torch.compiler.is_compiling():  # the compiler fuses the casts its own way
+        return forward(layer, hidden, *others)
+    with weights_cast_together(layer, torch.get_autocast_dtype("cuda")):
+        return forward(layer, hidden, *others)
 
 
 Forward = Callable[[Any, PairBatch, bool], tuple[Tensor, Tensor]]

@@ -1,8 +1,9 @@
-"""Linear layers of the fused forward, and what their weights are made into where nothing is learnt.
+"""Linear layers of the fused forward, and what their weights are made into.
 
 On the CPU without gradients it is oneDNN's product, which adds the bias and applies the GELU while a block of the
 result is still in the cache; torch's own writes the bias first, multiplies onto it and reads all of it again for the
-GELU. Everywhere else it is torch's.
+GELU. Everywhere else it is torch's. On a
+GPU that learns under autocast, the weights are cast together, since a small step takes as long as its launches.
 """
 
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ ROUND_ROWS_TO = 16
 Ready = tuple[Tensor, Tensor | None]  # a weight as the product wants it, and the bias in its dtype
 
 _prepared: ContextVar[dict[tuple[Any, ...], Ready] | None] = ContextVar("prepared", default=None)
+_cast: ContextVar[dict[Tensor, Tensor] | None] = ContextVar("cast", default=None)
 
 
 @contextmanager
@@ -37,6 +39,38 @@ def prepared_weights() -> Iterator[None]:
         yield
     finally:
         _prepared.reset(token)
+
+
+@contextmanager
+def weights_cast_together(module: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Within it, products of `module`'s linear layers take weights and biases that are cast to `dtype` all at once.
+
+    Their gradients come back the same way, and both are what autocast makes of each by itself, in two kernels a weight.
+    """
+    parameters = [p for layer in module.modules() if isinstance(layer, nn.Linear) for p in layer.parameters()]
+    made = _CastTogether.apply(dtype, *parameters)  # type: ignore[no-untyped-call]
+    token = _cast.set(dict(zip(parameters, made, strict=True)))
+    try:
+        yield
+    finally:
+        _cast.reset(token)
+
+
+class _CastTogether(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.dtype = tensors[0].dtype
+        return _all_cast(tensors, dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *_all_cast(gradients, ctx.dtype)
+
+
+def _all_cast(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    made = tuple(torch.empty_like(tensor, dtype=dtype) for tensor in tensors)
+    torch._foreach_copy_(made, tensors)
+    return made
 
 
 def linear(x: Tensor, *layers: nn.Module, gelu: bool = False) -> Tensor:
@@ -74,12 +108,13 @@ def plain(*layers: nn.Module) -> tuple[nn.Linear, ...]:
 
 
 def joined(layers: tuple[nn.Linear, ...]) -> tuple[Tensor, Tensor | None]:
-    """Return weight and bias of the layers side by side."""
+    """Return weight and bias of the layers side by side, as they were cast together, if they were."""
+    made = {} if torch.compiler.is_compiling() else _cast.get() or {}  # which torch.compile cannot read
+    weights = [made.get(layer.weight, layer.weight) for layer in layers]
+    biases = [made.get(layer.bias, layer.bias) for layer in layers if layer.bias is not None]
     if len(layers) == 1:
-        return layers[0].weight, layers[0].bias
-    weights: list[Tensor] = [layer.weight for layer in layers]
-    biases: list[Tensor] = [layer.bias for layer in layers]
-    return torch.cat(weights), None if biases[0] is None else torch.cat(biases)
+        return weights[0], biases[0] if biases else None
+    return torch.cat(weights), torch.cat(biases) if biases else None
 
 
 def _onednn_multiplies(dtype: torch.dtype) -> bool:
