@@ -7,11 +7,12 @@ export sees nothing of it; layers that were put around them, such as an adapter'
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, distributed, nn
 from torch.utils.checkpoint import checkpoint
 
 from crossrank.data.batch import PairBatch
@@ -35,8 +36,9 @@ def bert_hidden(classifier: Any, batch: PairBatch, recompute: bool = False) -> t
     )
     hidden = embeddings.dropout(embeddings.LayerNorm(hidden))
     last = len(bert.encoder.layer) - 1
-    for index, layer in enumerate(bert.encoder.layer):
-        hidden = _run(_bert_layer, recompute, layer, hidden, batch, index == last)
+    with _weights_of(bert.encoder, hidden, recompute):
+        for index, layer in enumerate(bert.encoder.layer):
+            hidden = _run(_bert_layer, recompute, layer, hidden, batch, index == last)
     return hidden, _one_each(batch)
 
 
@@ -72,9 +74,10 @@ def modernbert_hidden(classifier: Any, batch: PairBatch, recompute: bool = False
     rotations = {kind: _rotation(model, hidden, batch, kind) for kind in set(kinds)}
     first_tokens_do = config.classifier_pooling == "cls" and kinds[-1] == "full_attention"
     last = len(kinds) - 1
-    for index, (layer, kind) in enumerate(zip(model.layers, kinds, strict=True)):
-        first_only = first_tokens_do and index == last
-        hidden = _run(_modernbert_layer, recompute, layer, hidden, batch, rotations[kind], first_only)
+    with _weights_of(model.layers, hidden, recompute):
+        for index, (layer, kind) in enumerate(zip(model.layers, kinds, strict=True)):
+            first_only = first_tokens_do and index == last
+            hidden = _run(_modernbert_layer, recompute, layer, hidden, batch, rotations[kind], first_only)
     return model.final_norm(hidden), _one_each(batch) if first_tokens_do else batch.offsets
 
 
@@ -120,18 +123,23 @@ def _one_each(batch: PairBatch) -> Tensor:
     return torch.arange(len(batch.offsets), dtype=torch.int32, device=batch.offsets.device)
 
 
-def _run(forward: Callable[..., Tensor], recompute: bool, *inputs: Any) -> Tensor:
+def _run(layer: Callable[..., Tensor], recompute: bool, *inputs: Any) -> Tensor:
     if recompute and torch.is_grad_enabled():
-        return cast(Tensor, checkpoint(_layer, forward, *inputs, use_reentrant=False))
-    return _layer(forward, *inputs)
+        return cast(Tensor, checkpoint(layer, *inputs, use_reentrant=False))
+    return layer(*inputs)
 
 
-def _layer(forward: Callable[..., Tensor], layer: Any, hidden: Tensor, *others: Any) -> Tensor:
+def _weights_of(layers: nn.Module, hidden: Tensor, recompute: bool) -> AbstractContextManager[None]:
+    """Cast the weights of all layers together where launches are what a step waits for: learning on one GPU.
+
+    Several processes exchange a layer's gradients while those of others are computed, and who recomputes has no memory
+    for them all in bfloat16 beside those in float32. torch.compile fuses the casts its own way.
+    """
     learns = hidden.is_cuda and torch.is_grad_enabled() and torch.is_autocast_enabled("cuda")
-    if not learns or torch.compiler.is_compiling():  # the compiler fuses the casts its own way
-        return forward(layer, hidden, *others)
-    with weights_cast_together(layer, torch.get_autocast_dtype("cuda")):
-        return forward(layer, hidden, *others)
+    alone = not (distributed.is_available() and distributed.is_initialized())
+    if learns and alone and not recompute and not torch.compiler.is_compiling():
+        return weights_cast_together(layers, torch.get_autocast_dtype("cuda"))
+    return nullcontext()
 
 
 Forward = Callable[[Any, PairBatch, bool], tuple[Tensor, Tensor]]
