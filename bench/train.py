@@ -42,8 +42,8 @@ from crossrank.training.optim import LinearWarmup
 from crossrank.training.tracking import JsonlLogger
 from crossrank.training.trainer import TrainerSpec
 
-SEED, WARM_UP_RATIO, WEIGHT = 12, 0.1, float(NEGATIVES)
-LR = {"minilm": 2e-5, "modernbert": 2e-6}  # at 2e-5 two sides' rounding grows beyond the gate from random weights
+SEED, LR, WARM_UP_RATIO, WEIGHT = 12, 2e-5, 0.1, float(NEGATIVES)
+LR_OF_RANDOM = 2e-6  # with 2e-5 random weights blow both sides' rounding up beyond the gate
 GATE = 1e-5  # largest difference of a step's loss, in float32
 
 
@@ -117,7 +117,7 @@ def train_ours(weights: Path, rows: Rows, options: argparse.Namespace, folder: P
     data.prepare_data()
     module = RerankerModule(
         backbone.build(SEED), WeightedBCE(WEIGHT),
-        partial(torch.optim.AdamW, lr=LR[options.model], betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, fused=True),
+        partial(torch.optim.AdamW, lr=_rate(options.model), betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, fused=True),
         LinearWarmup(WARM_UP_RATIO), spec.step_mode,
     )  # fmt: skip
     record = _OurTurns(turns)
@@ -134,7 +134,7 @@ def train_peer(
     loss = _RecordedLoss(model)
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(folder / "peer"), max_steps=options.steps, per_device_train_batch_size=options.batch,
-        learning_rate=LR[options.model], warmup_steps=WARM_UP_RATIO, weight_decay=0.0, seed=SEED,
+        learning_rate=_rate(options.model), warmup_steps=WARM_UP_RATIO, weight_decay=0.0, seed=SEED,
         bf16=options.precision == "bf16", save_strategy="no", report_to="none", use_cpu=options.device == "cpu",
         disable_tqdm=True, logging_steps=10, dataloader_pin_memory=options.device == "cuda",
         dataloader_num_workers=options.workers, torch_compile=options.peer_compile,
@@ -196,6 +196,10 @@ def _compare(options: argparse.Namespace, weights: Path, rows: Rows, folder: Pat
         },
         machine(), options.dry,
     )  # fmt: skip
+
+
+def _rate(model: str) -> float:
+    return LR_OF_RANDOM if model == "modernbert" else LR
 
 
 def _padding(lengths: list[np.ndarray]) -> float:
