@@ -2,8 +2,8 @@
 
 On the CPU without gradients it is oneDNN's product, which adds the bias and applies the GELU while a block of the
 result is still in the cache; torch's own writes the bias first, multiplies onto it and reads all of it again for the
-GELU. Everywhere else it is torch's. On a
-GPU that learns under autocast, the weights are cast together, since a small step takes as long as its launches.
+GELU. Everywhere else it is torch's; on one GPU that learns under autocast it takes weights that were cast together,
+since a small step takes as long as its launches.
 """
 
 from collections.abc import Iterator
