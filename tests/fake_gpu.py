@@ -6,7 +6,7 @@ which is noted, and gets an answer that is made up. `python tests/fake_gpu.py ru
 was seen.
 """
 
-import dataclasses
+import argparse
 import json
 import os
 import shutil
@@ -120,9 +120,7 @@ def batches(backbone, multiple=None):
         rows = [(random.integers(5, 900, 4), random.integers(5, 900, n)) for n in random.integers(5, 40, PAIRS)]
         batch = collate(encoder, rows, random.integers(0, 2, PAIRS), np.repeat([0, 1], PAIRS // 2))
         batch = batch.of_few_shapes(multiple) if multiple else batch
-        tensors = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
-        fakes = {name: faked(x, "cpu") for name, x in tensors.items() if isinstance(x, torch.Tensor)}
-        made.append(dataclasses.replace(batch, **fakes))
+        made.append(batch._map(partial(faked, device="cpu")))
     return made
 
 
@@ -258,5 +256,10 @@ def main(what, folder):
 if __name__ == "__main__":
     if "fake_gpu" in os.environ.get("LD_PRELOAD", ""):
         main(sys.argv[1], Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["runs", "compile", "launches"])
+    asked = parser.parse_args().what
+    if COMPILER is None:
+        sys.exit("a fake GPU needs Linux, g++ and the CPU build of torch")
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(seen(sys.argv[1], Path(folder)), indent=1))
+        print(json.dumps(seen(asked, Path(folder)), indent=1))
